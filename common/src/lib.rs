@@ -1,0 +1,12 @@
+//! What Fitting Room's coordinator and its workers share.
+//!
+//! Domain types live here in their own modules; [`proto`] holds the generated wire types and
+//! [`convert`] the only conversions between the two. Nothing in this crate reads a clock, draws
+//! from a thread's random generator, opens a socket or touches a database.
+
+pub mod dataset;
+pub mod hyperparameter;
+pub mod id;
+pub mod rng;
+pub mod time;
+pub mod trial;

@@ -1,0 +1,1 @@
+//! Fitting Room's coordinator: searches, trials, leases, ranking, and the operator's command line.

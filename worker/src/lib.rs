@@ -1,0 +1,1 @@
+//! Fitting Room's worker: an agent that pulls trials, and the engine that trains them.
