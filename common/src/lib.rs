@@ -7,6 +7,7 @@
 pub mod dataset;
 pub mod hyperparameter;
 pub mod id;
+pub mod proto;
 pub mod rng;
 pub mod time;
 pub mod trial;
