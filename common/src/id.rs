@@ -162,6 +162,11 @@ impl WorkerId {
     pub const fn new(bits: u128) -> Self {
         Self(bits)
     }
+
+    /// The bits that the agent drew.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
 }
 
 impl fmt::Display for WorkerId {

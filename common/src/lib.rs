@@ -4,10 +4,14 @@
 //! [`convert`] the only conversions between the two. Nothing in this crate reads a clock, draws
 //! from a thread's random generator, opens a socket or touches a database.
 
+pub mod convert;
 pub mod dataset;
 pub mod hyperparameter;
 pub mod id;
 pub mod proto;
 pub mod rng;
+pub mod space;
 pub mod time;
 pub mod trial;
+pub mod view;
+pub mod work;

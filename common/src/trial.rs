@@ -4,6 +4,32 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::id::TrialId;
+use crate::rng::Stream;
+
+/// The random streams of one trial, as roots of [`Stream`](crate::rng::Stream)s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Seeds {
+    /// Splits training from validation images; the same for all trials of a search.
+    pub split: u64,
+    /// Orders the batches; the same for all trials of a replicate.
+    pub order: u64,
+    /// Initialisation and dropout; the trial's own.
+    pub trial: u64,
+}
+
+impl Seeds {
+    /// The seeds of a trial, from its search's seed, its replicate and its number.
+    pub fn derive(search: u64, replicate: u32, trial: TrialId) -> Self {
+        let root = Stream::new(search);
+        Self {
+            split: root.clone().named("split").seed(),
+            order: root.clone().named("order").numbered(replicate.into()).seed(),
+            trial: root.named("trial").numbered(trial.get()).seed(),
+        }
+    }
+}
+
 /// A number that is neither infinite nor NaN.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
