@@ -90,7 +90,10 @@ pub struct Definition {
     pub meaning: &'static str,
 }
 
-const ZERO_TO_BELOW_ONE: Domain = Domain::Number { min: Bound::Included(0.0), max: Bound::Excluded(1.0) };
+const ZERO_TO_BELOW_ONE: Domain = Domain::Number {
+    min: Bound::Included(0.0),
+    max: Bound::Excluded(1.0),
+};
 
 /// Every hyperparameter, in the order in which they are shown.
 pub static CATALOGUE: &[Definition] = &[
@@ -103,7 +106,10 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "hidden_sizes",
-        domain: Domain::Sizes { max_layers: 64, max_size: 65_536 },
+        domain: Domain::Sizes {
+            max_layers: 64,
+            max_size: 65_536,
+        },
         default: DefaultValue::Sizes(&[256, 128]),
         used_with: Some(("model", &["fcn"])),
         meaning: "units of each hidden layer, as a list: [300, 200]",
@@ -124,14 +130,23 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "initialization",
-        domain: Domain::Choice(&["normal", "xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform"]),
+        domain: Domain::Choice(&[
+            "normal",
+            "xavier_normal",
+            "xavier_uniform",
+            "kaiming_normal",
+            "kaiming_uniform",
+        ]),
         default: DefaultValue::Choice("kaiming_uniform"),
         used_with: None,
         meaning: "distribution of the initial weights, by PyTorch's names (kaiming: fan_in, gain of ReLU); biases begin at 0",
     },
     Definition {
         name: "initialization_std",
-        domain: Domain::Number { min: Bound::Excluded(0.0), max: Bound::Included(10.0) },
+        domain: Domain::Number {
+            min: Bound::Excluded(0.0),
+            max: Bound::Included(10.0),
+        },
         default: DefaultValue::Number(0.01),
         used_with: Some(("initialization", &["normal"])),
         meaning: "standard deviation of the normal initialization",
@@ -145,7 +160,10 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "learning_rate",
-        domain: Domain::Number { min: Bound::Excluded(0.0), max: Bound::Included(10.0) },
+        domain: Domain::Number {
+            min: Bound::Excluded(0.0),
+            max: Bound::Included(10.0),
+        },
         default: DefaultValue::Number(0.001),
         used_with: None,
         meaning: "step size",
@@ -187,14 +205,20 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "epsilon",
-        domain: Domain::Number { min: Bound::Excluded(0.0), max: Bound::Included(1.0) },
+        domain: Domain::Number {
+            min: Bound::Excluded(0.0),
+            max: Bound::Included(1.0),
+        },
         default: DefaultValue::Number(1e-8),
         used_with: Some(("optimizer", &["rmsprop", "adam", "adamw"])),
         meaning: "added to the denominator of RMSProp's and Adam's updates",
     },
     Definition {
         name: "weight_decay",
-        domain: Domain::Number { min: Bound::Included(0.0), max: Bound::Included(1.0) },
+        domain: Domain::Number {
+            min: Bound::Included(0.0),
+            max: Bound::Included(1.0),
+        },
         default: DefaultValue::Number(0.0),
         used_with: None,
         meaning: "L2 penalty added to the gradient; with adamw decoupled from it. Applies to every parameter, as in PyTorch",
@@ -269,14 +293,16 @@ impl Parameter {
         let Domain::Choice(words) = self.definition().domain else {
             return Err(self.wrong_kind(format!("{word:?}")));
         };
-        words.iter().find(|known| **known == word).map(|known| Value::Choice(known)).ok_or_else(|| {
-            ValueError::UnknownChoice {
+        words
+            .iter()
+            .find(|known| **known == word)
+            .map(|known| Value::Choice(known))
+            .ok_or_else(|| ValueError::UnknownChoice {
                 name: self.name(),
                 given: word.chars().take(80).collect(),
                 known: words,
                 nearest: nearest(word, words.iter().copied()),
-            }
-        })
+            })
     }
 
     /// A number as this hyperparameter's value. A whole number is taken where one is needed.
@@ -297,7 +323,9 @@ impl Parameter {
                     Err(self.outside(number.to_string()))
                 }
             }
-            Domain::Integer { .. } if number.fract() == 0.0 && number.abs() < 9e15 => self.integer(number as i64),
+            Domain::Integer { .. } if number.fract() == 0.0 && number.abs() < 9e15 => {
+                self.integer(number as i64)
+            }
             Domain::Integer { .. } | Domain::Choice(_) | Domain::Flag | Domain::Sizes { .. } => {
                 Err(self.wrong_kind(number.to_string()))
             }
@@ -310,7 +338,9 @@ impl Parameter {
             Domain::Integer { min, max } if (min..=max).contains(&number) => Ok(Value::Integer(number)),
             Domain::Integer { .. } => Err(self.outside(number.to_string())),
             Domain::Number { .. } => self.number(number as f64),
-            Domain::Choice(_) | Domain::Flag | Domain::Sizes { .. } => Err(self.wrong_kind(number.to_string())),
+            Domain::Choice(_) | Domain::Flag | Domain::Sizes { .. } => {
+                Err(self.wrong_kind(number.to_string()))
+            }
         }
     }
 
@@ -329,7 +359,8 @@ impl Parameter {
         let Domain::Sizes { max_layers, max_size } = self.definition().domain else {
             return Err(self.wrong_kind(format!("{sizes:?}")));
         };
-        let fits = (1..=max_layers).contains(&sizes.len()) && sizes.iter().all(|s| (1..=max_size).contains(s));
+        let fits =
+            (1..=max_layers).contains(&sizes.len()) && sizes.iter().all(|s| (1..=max_size).contains(s));
         if fits {
             Ok(Value::Sizes(sizes.into()))
         } else {
@@ -346,7 +377,10 @@ impl Parameter {
             Domain::Integer { .. } => self.integer(text.parse().map_err(|_| wrong())?),
             Domain::Flag => self.flag(text.parse().map_err(|_| wrong())?),
             Domain::Sizes { .. } => {
-                let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+                let inside = text
+                    .strip_prefix('[')
+                    .and_then(|t| t.strip_suffix(']'))
+                    .unwrap_or(text);
                 let sizes: Result<Vec<u32>, _> = inside.split(',').map(|size| size.trim().parse()).collect();
                 self.sizes(&sizes.map_err(|_| wrong())?)
             }
@@ -365,11 +399,19 @@ impl Parameter {
     }
 
     fn wrong_kind(self, given: String) -> ValueError {
-        ValueError::WrongKind { name: self.name(), given, domain: self.definition().domain }
+        ValueError::WrongKind {
+            name: self.name(),
+            given,
+            domain: self.definition().domain,
+        }
     }
 
     fn outside(self, given: String) -> ValueError {
-        ValueError::Outside { name: self.name(), given, domain: self.definition().domain }
+        ValueError::Outside {
+            name: self.name(),
+            given,
+            domain: self.definition().domain,
+        }
     }
 }
 
@@ -425,12 +467,17 @@ pub enum ValueError {
 }
 
 fn suggestion(nearest: &Option<&'static str>) -> String {
-    nearest.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+    nearest
+        .map(|name| format!("; did you mean {name:?}?"))
+        .unwrap_or_default()
 }
 
 /// The candidate that `given` was most probably meant to be, if any is near enough.
 pub fn nearest(given: &str, candidates: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
-    let given = given.to_lowercase().replace('-', "_").replace("isation", "ization");
+    let given = given
+        .to_lowercase()
+        .replace('-', "_")
+        .replace("isation", "ization");
     candidates
         .into_iter()
         .map(|candidate| {
@@ -470,7 +517,9 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Choice(word) => f.pad(word),
-            Self::Number(number) if *number != 0.0 && !(1e-3..1e6).contains(&number.abs()) => write!(f, "{number:e}"),
+            Self::Number(number) if *number != 0.0 && !(1e-3..1e6).contains(&number.abs()) => {
+                write!(f, "{number:e}")
+            }
             Self::Number(number) => number.fmt(f),
             Self::Integer(number) => number.fmt(f),
             Self::Flag(flag) => flag.fmt(f),
@@ -513,7 +562,11 @@ impl Hyperparameters {
 
     /// Every hyperparameter of the catalogue at its default.
     pub fn defaults() -> Self {
-        Self(Parameter::all().map(|parameter| (parameter, parameter.default_value())).collect())
+        Self(
+            Parameter::all()
+                .map(|parameter| (parameter, parameter.default_value()))
+                .collect(),
+        )
     }
 
     /// Sets one, in place of what it was before.
@@ -528,7 +581,10 @@ impl Hyperparameters {
 
     /// The value of one, if it is in the set.
     pub fn get(&self, parameter: Parameter) -> Option<&Value> {
-        let index = self.0.binary_search_by_key(&parameter, |(known, _)| *known).ok()?;
+        let index = self
+            .0
+            .binary_search_by_key(&parameter, |(known, _)| *known)
+            .ok()?;
         Some(&self.0[index].1)
     }
 
@@ -582,8 +638,10 @@ fn value_from_json(parameter: Parameter, json: &serde_json::Value) -> Result<Val
             None => parameter.number(number.as_f64().ok_or_else(wrong)?),
         },
         Json::Array(sizes) => {
-            let sizes: Option<Vec<u32>> =
-                sizes.iter().map(|size| size.as_u64().and_then(|size| u32::try_from(size).ok())).collect();
+            let sizes: Option<Vec<u32>> = sizes
+                .iter()
+                .map(|size| size.as_u64().and_then(|size| u32::try_from(size).ok()))
+                .collect();
             parameter.sizes(&sizes.ok_or_else(wrong)?)
         }
         Json::Null | Json::Object(_) => Err(wrong()),
@@ -593,7 +651,12 @@ fn value_from_json(parameter: Parameter, json: &serde_json::Value) -> Result<Val
 impl fmt::Display for Hyperparameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (parameter, value)) in self.iter().enumerate() {
-            write!(f, "{}{}={value}", if index == 0 { "" } else { " " }, parameter.name())?;
+            write!(
+                f,
+                "{}{}={value}",
+                if index == 0 { "" } else { " " },
+                parameter.name()
+            )?;
         }
         Ok(())
     }
@@ -623,11 +686,17 @@ mod tests {
     #[test]
     fn every_default_lies_in_its_domain() {
         for parameter in Parameter::all() {
-            assert_eq!(parameter.check(&parameter.default_value()), Ok(parameter.default_value()));
+            assert_eq!(
+                parameter.check(&parameter.default_value()),
+                Ok(parameter.default_value())
+            );
             if let Some((controller, values)) = parameter.definition().used_with {
                 let controller = Parameter::find(controller).expect("the controller exists");
                 for value in values {
-                    assert!(controller.choice(value).is_ok(), "{parameter:?} is used with {value}");
+                    assert!(
+                        controller.choice(value).is_ok(),
+                        "{parameter:?} is used with {value}"
+                    );
                 }
             }
         }
@@ -644,7 +713,9 @@ mod tests {
             ("optimiser", "optimizer"),
         ] {
             match Parameter::find(given) {
-                Err(ValueError::UnknownName { nearest, .. }) => assert_eq!(nearest, Some(meant), "for {given}"),
+                Err(ValueError::UnknownName { nearest, .. }) => {
+                    assert_eq!(nearest, Some(meant), "for {given}")
+                }
                 other => panic!("{given}: {other:?}"),
             }
         }
@@ -678,8 +749,12 @@ mod tests {
     fn json_reads_back_what_it_wrote() {
         let mut all = Hyperparameters::defaults();
         let sizes = Parameter::find("hidden_sizes").expect("known");
-        all.set(sizes, &sizes.parse("[300, 200]").expect("good")).expect("fits");
+        all.set(sizes, &sizes.parse("[300, 200]").expect("good"))
+            .expect("fits");
         let json = serde_json::to_string(&all).expect("serialises");
-        assert_eq!(serde_json::from_str::<Hyperparameters>(&json).expect("reads"), all);
+        assert_eq!(
+            serde_json::from_str::<Hyperparameters>(&json).expect("reads"),
+            all
+        );
     }
 }

@@ -8,5 +8,6 @@ pub mod dataset;
 pub mod hyperparameter;
 pub mod id;
 pub mod rng;
+pub mod space;
 pub mod time;
 pub mod trial;

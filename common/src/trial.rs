@@ -148,7 +148,10 @@ impl Failure {
     pub fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         if detail.len() > Self::MAX_DETAIL {
-            let end = (0..=Self::MAX_DETAIL).rev().find(|&at| detail.is_char_boundary(at)).unwrap_or(0);
+            let end = (0..=Self::MAX_DETAIL)
+                .rev()
+                .find(|&at| detail.is_char_boundary(at))
+                .unwrap_or(0);
             detail.truncate(end);
         }
         Self { reason, detail }
@@ -157,6 +160,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.detail.is_empty() { self.reason.fmt(f) } else { write!(f, "{}: {}", self.reason, self.detail) }
+        if self.detail.is_empty() {
+            self.reason.fmt(f)
+        } else {
+            write!(f, "{}: {}", self.reason, self.detail)
+        }
     }
 }

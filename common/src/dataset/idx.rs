@@ -61,8 +61,12 @@ impl<'a> Idx<'a> {
     /// Reads an IDX file. Nothing is allocated by what it claims.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, IdxError> {
         let short = IdxError::ShortHeader { bytes: bytes.len() };
-        let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Err(short) };
-        let [0, 0, 8, rank] = *magic else { return Err(IdxError::Magic) };
+        let Some((magic, rest)) = bytes.split_first_chunk::<4>() else {
+            return Err(short);
+        };
+        let [0, 0, 8, rank] = *magic else {
+            return Err(IdxError::Magic);
+        };
         let header = usize::from(rank) * 4;
         if rest.len() < header {
             return Err(short);
@@ -72,12 +76,19 @@ impl<'a> Idx<'a> {
             .chunks_exact(4)
             .map(|size| u32::from_be_bytes([size[0], size[1], size[2], size[3]]) as usize)
             .collect();
-        let claimed = dimensions.iter().fold(1_u128, |product, &size| product.saturating_mul(size as u128));
+        let claimed = dimensions
+            .iter()
+            .fold(1_u128, |product, &size| product.saturating_mul(size as u128));
         if (data.len() as u128) < claimed {
-            return Err(IdxError::Truncated { found: data.len(), claimed });
+            return Err(IdxError::Truncated {
+                found: data.len(),
+                claimed,
+            });
         }
         if (data.len() as u128) > claimed {
-            return Err(IdxError::Trailing { extra: data.len() - claimed as usize });
+            return Err(IdxError::Trailing {
+                extra: data.len() - claimed as usize,
+            });
         }
         Ok(Self { dimensions, data })
     }
@@ -93,7 +104,10 @@ impl<'a> Idx<'a> {
                     Err(IdxError::ImageSize { height, width })
                 }
             }
-            _ => Err(IdxError::Dimensions { found: self.dimensions.len(), needed: 3 }),
+            _ => Err(IdxError::Dimensions {
+                found: self.dimensions.len(),
+                needed: 3,
+            }),
         }
     }
 
@@ -101,7 +115,10 @@ impl<'a> Idx<'a> {
     pub fn labels(&self) -> Result<usize, IdxError> {
         match self.dimensions[..] {
             [count] => Ok(count),
-            _ => Err(IdxError::Dimensions { found: self.dimensions.len(), needed: 1 }),
+            _ => Err(IdxError::Dimensions {
+                found: self.dimensions.len(),
+                needed: 1,
+            }),
         }
     }
 }
