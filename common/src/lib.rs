@@ -6,6 +6,7 @@
 
 pub mod convert;
 pub mod dataset;
+pub mod event;
 pub mod hyperparameter;
 pub mod id;
 pub mod proto;

@@ -1,5 +1,6 @@
 //! What is known of a trial: the metrics of its epochs, how it ended, why it failed.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::Serialize;
@@ -30,20 +31,35 @@ impl Seeds {
     }
 }
 
-/// A number that is neither infinite nor NaN.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
+/// A number that is neither infinite nor NaN, nor the zero below zero, so that it has an order.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Finite(f64);
 
 impl Finite {
     /// The number, unless it is infinite or NaN.
     pub fn new(number: f64) -> Option<Self> {
-        number.is_finite().then_some(Self(number))
+        // Adding zero turns -0.0 into 0.0 and nothing else into anything else.
+        number.is_finite().then_some(Self(number + 0.0))
     }
 
     /// The number.
     pub const fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl Eq for Finite {}
+
+impl Ord for Finite {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Finite {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -3,10 +3,13 @@
 //! Into a message is `From`, out of one is `TryFrom` with [`DecodeError`], since every message may
 //! come from a stranger. One file a subject.
 
+mod event;
+mod search;
 mod trial;
 
 use crate::hyperparameter::ValueError;
 use crate::id::IdError;
+use crate::space::SpecError;
 
 /// Why a message is not what it should be.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -61,6 +64,9 @@ pub enum DecodeError {
     /// A name or an identifier is unusable.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// A search breaks a rule.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
 }
 
 /// The bytes of a field that must have exactly `N`.

@@ -1,0 +1,204 @@
+//! PURE: the state machine of one search.
+//!
+//! ```text
+//!                    ┌────── released, lost, crashed (tries left) ──────┐
+//!                    ▼                                                  │
+//!  (not drawn) ──► WAITING ──lease──► RUNNING ──every epoch trained──► COMPLETE
+//!                    │                   ├── diverged, or no tries left ► FAILED
+//!                    └── stop, cancel ───┴── cancel ──► CANCELLED
+//! ```
+//!
+//! [`Search::decide`] answers a [`Command`] with the facts that follow from it, [`Search::apply`]
+//! makes a fact part of the state and cannot fail, and [`Search::consequences`] says what follows
+//! from the state alone. There is no clock, channel, database or random generator in here: the time
+//! is an argument, and what a method draws is a pure function. Lease renewals are not facts; they
+//! live in memory, and after a restart every lease gets one grace period.
+
+mod apply;
+mod command;
+mod decide;
+mod trial;
+mod view;
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use fittingroom_common::event::{Created, Event, Fact};
+use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
+use fittingroom_common::id::{Attempt, SearchId, SlotNumber, TrialId, WorkerId};
+use fittingroom_common::time::Timestamp;
+use fittingroom_common::trial::Score;
+use fittingroom_common::view::{SearchState, TrialCounts};
+
+pub use command::{Command, Rejection};
+use trial::{Evaluation, Trial};
+
+use crate::leaderboard::Leaderboard;
+use crate::method::Plan;
+
+/// How many times the final evaluation is tried before the search ends without it.
+pub const EVALUATION_ATTEMPTS: u32 = 5;
+
+/// One search: what was launched, and everything that has happened since.
+#[derive(Debug)]
+pub struct Search {
+    id: SearchId,
+    created: Created,
+    created_at: Timestamp,
+    plan: Plan,
+    lease: Duration,
+    /// How many events made this state. The log's fence.
+    version: u64,
+    state: State,
+    trials: Vec<Trial>,
+    /// Drawn trials that no worker has. Running ones are in `leased`.
+    waiting: BTreeSet<TrialId>,
+    leased: BTreeSet<TrialId>,
+    /// Who holds what, evaluations included: so that a slot that asks twice gets the same answer.
+    holders: HashMap<(WorkerId, SlotNumber), Attempt>,
+    counts: TrialCounts,
+    /// Failed trials that count against the limit: diverging is a result, not a fault.
+    faults: u32,
+    board: Leaderboard,
+    evaluation: Evaluation,
+    attempt_time: Duration,
+    attempts_ended: u64,
+}
+
+/// Where the search stands, with what belongs to that alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Paused,
+    Stopping { reason: String },
+    Complete { at: Timestamp, reason: String },
+    Cancelled { at: Timestamp },
+    Failed { at: Timestamp, reason: String },
+}
+
+impl Search {
+    /// A search as its first event makes it. `lease` is how long a lease lasts without a heartbeat.
+    pub fn new(id: SearchId, created: Created, at: Timestamp, lease: Duration) -> Self {
+        let plan = Plan::new(&created.spec);
+        Self {
+            id,
+            created,
+            created_at: at,
+            plan,
+            lease,
+            version: 1,
+            state: State::Running,
+            trials: Vec::new(),
+            waiting: BTreeSet::new(),
+            leased: BTreeSet::new(),
+            holders: HashMap::new(),
+            counts: TrialCounts::default(),
+            faults: 0,
+            board: Leaderboard::default(),
+            evaluation: Evaluation::Idle { failures: 0 },
+            attempt_time: Duration::ZERO,
+            attempts_ended: 0,
+        }
+    }
+
+    /// The search that these events made; `None` if they do not begin with its creation.
+    pub fn replay(id: SearchId, events: impl IntoIterator<Item = Event>, lease: Duration) -> Option<Self> {
+        let mut events = events.into_iter();
+        let Event { at, fact: Fact::SearchCreated(created) } = events.next()? else { return None };
+        let mut search = Self::new(id, *created, at, lease);
+        events.for_each(|event| search.apply(&event));
+        Some(search)
+    }
+
+    /// Takes a command: decides it, applies what follows, and what follows from that. The events
+    /// must be durable before anybody hears of them; if they cannot be made so, this search is to
+    /// be thrown away and replayed from the log.
+    pub fn handle(&mut self, command: Command, now: Timestamp) -> Result<Vec<Event>, Rejection> {
+        let mut events = Vec::new();
+        let mut facts = self.decide(command, now)?;
+        while !facts.is_empty() {
+            for fact in facts {
+                let event = Event { at: now, fact };
+                self.apply(&event);
+                events.push(event);
+            }
+            facts = self.consequences();
+        }
+        Ok(events)
+    }
+
+    /// Which search it is.
+    pub const fn id(&self) -> SearchId {
+        self.id
+    }
+
+    /// How many events made this state.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What was launched.
+    pub const fn created(&self) -> &Created {
+        &self.created
+    }
+
+    /// Where it stands, in a word.
+    pub const fn state(&self) -> SearchState {
+        match self.state {
+            State::Running => SearchState::Running,
+            State::Paused => SearchState::Paused,
+            State::Stopping { .. } => SearchState::Stopping,
+            State::Complete { .. } => SearchState::Complete,
+            State::Cancelled { .. } => SearchState::Cancelled,
+            State::Failed { .. } => SearchState::Failed,
+        }
+    }
+
+    /// How many attempts are out on workers, the final evaluation included.
+    pub fn leases(&self) -> usize {
+        self.holders.len()
+    }
+
+    fn budget_end(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Running | State::Paused => Some(self.created_at.after(self.created.spec.budget?)),
+            State::Stopping { .. } | State::Complete { .. } | State::Cancelled { .. } | State::Failed { .. } => None,
+        }
+    }
+
+    fn trial(&self, id: TrialId) -> Option<&Trial> {
+        self.trials.get(usize::try_from(id.get()).ok()?)
+    }
+
+    fn trial_mut(&mut self, id: TrialId) -> Option<&mut Trial> {
+        self.trials.get_mut(usize::try_from(id.get()).ok()?)
+    }
+
+    /// Every hyperparameter of a trial: what the search names over what it leaves at its default.
+    fn complete_hyperparameters(&self, trial: &Trial) -> Hyperparameters {
+        self.created.defaults.overlaid(&trial.hyperparameters)
+    }
+
+    /// How many epochs a trial trains for.
+    fn epochs(&self, trial: &Trial) -> u32 {
+        let epochs = Parameter::find("epochs").ok();
+        let value = epochs.and_then(|epochs| {
+            trial.hyperparameters.get(epochs).or_else(|| self.created.defaults.get(epochs))
+        });
+        match value {
+            Some(Value::Integer(epochs)) => u32::try_from(*epochs).unwrap_or(u32::MAX),
+            _ => 1,
+        }
+    }
+
+    /// What the final evaluation found, if it is done.
+    fn evaluated(&self, trial: TrialId) -> Option<Score> {
+        match self.evaluation {
+            Evaluation::Done { trial: evaluated, test } if evaluated == trial => Some(test),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
