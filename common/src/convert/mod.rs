@@ -4,6 +4,9 @@
 //! come from a stranger. One file a subject.
 
 mod trial;
+mod work;
+
+pub use work::{MAX_DESCRIPTION, MAX_SLOTS};
 
 use crate::hyperparameter::ValueError;
 use crate::id::IdError;
