@@ -6,6 +6,9 @@
 mod event;
 mod search;
 mod trial;
+mod work;
+
+pub use work::{MAX_DESCRIPTION, MAX_SLOTS};
 
 use crate::hyperparameter::ValueError;
 use crate::id::IdError;
