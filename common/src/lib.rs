@@ -8,6 +8,7 @@ pub mod convert;
 pub mod dataset;
 pub mod hyperparameter;
 pub mod id;
+pub mod operator;
 pub mod proto;
 pub mod rng;
 pub mod space;

@@ -3,7 +3,9 @@
 //! Into a message is `From`, out of one is `TryFrom` with [`DecodeError`], since every message may
 //! come from a stranger. One file a subject.
 
+mod operator;
 mod trial;
+mod view;
 
 use crate::hyperparameter::ValueError;
 use crate::id::IdError;
