@@ -2,14 +2,19 @@
 
 use super::{DecodeError, required};
 use crate::event::{Created, Event, Fact};
-use crate::id::{ArtifactHash, SlotNumber, TrialId, WorkerId};
+use crate::id::{ArtifactHash, Attempt, SlotNumber, TrialId, WorkerId};
 use crate::proto as pb;
 use crate::time::Timestamp;
+use crate::trial::Failure;
 use crate::work::Holder;
 
 impl From<&Holder> for pb::Holder {
     fn from(it: &Holder) -> Self {
-        Self { worker_id: it.worker.to_wire(), worker_name: it.name.to_string(), slot: it.slot.get() }
+        Self {
+            worker_id: it.worker.to_wire(),
+            worker_name: it.name.to_string(),
+            slot: it.slot.get(),
+        }
     }
 }
 
@@ -54,7 +59,12 @@ impl From<&Event> for pb::Event {
         use pb::event::Kind;
         let kind = match &it.fact {
             Fact::SearchCreated(created) => Kind::SearchCreated(created.as_ref().into()),
-            Fact::TrialPlanned { trial, replicate, hyperparameters, seeds } => Kind::TrialPlanned(pb::TrialPlanned {
+            Fact::TrialPlanned {
+                trial,
+                replicate,
+                hyperparameters,
+                seeds,
+            } => Kind::TrialPlanned(pb::TrialPlanned {
                 trial: trial.get(),
                 replicate: *replicate,
                 hyperparameters: Some(hyperparameters.into()),
@@ -76,12 +86,13 @@ impl From<&Event> for pb::Event {
                 attempt: Some((*attempt).into()),
                 failure: Some(failure.into()),
             }),
-            Fact::AttemptReleased { attempt } => {
-                Kind::AttemptReleased(pb::AttemptReleased { attempt: Some((*attempt).into()) })
-            }
-            Fact::TrialFailed { trial, failure } => {
-                Kind::TrialFailed(pb::TrialFailed { trial: trial.get(), failure: Some(failure.into()) })
-            }
+            Fact::AttemptReleased { attempt } => Kind::AttemptReleased(pb::AttemptReleased {
+                attempt: Some((*attempt).into()),
+            }),
+            Fact::TrialFailed { trial, failure } => Kind::TrialFailed(pb::TrialFailed {
+                trial: trial.get(),
+                failure: Some(failure.into()),
+            }),
             Fact::TrialCancelled { trial } => Kind::TrialCancelled(pb::TrialCancelled { trial: trial.get() }),
             Fact::EvaluationStarted { attempt, holder } => Kind::EvaluationStarted(pb::EvaluationStarted {
                 attempt: Some((*attempt).into()),
@@ -91,17 +102,25 @@ impl From<&Event> for pb::Event {
                 attempt: Some((*attempt).into()),
                 failure: Some(failure.into()),
             }),
-            Fact::BestEvaluated { trial, test } => {
-                Kind::BestEvaluated(pb::BestEvaluated { trial: trial.get(), test: Some((*test).into()) })
-            }
+            Fact::BestEvaluated { trial, test } => Kind::BestEvaluated(pb::BestEvaluated {
+                trial: trial.get(),
+                test: Some((*test).into()),
+            }),
             Fact::SearchPaused => Kind::SearchPaused(pb::SearchPaused {}),
             Fact::SearchResumed => Kind::SearchResumed(pb::SearchResumed {}),
-            Fact::SearchStopping { reason } => Kind::SearchStopping(pb::SearchStopping { reason: reason.clone() }),
+            Fact::SearchStopping { reason } => Kind::SearchStopping(pb::SearchStopping {
+                reason: reason.clone(),
+            }),
             Fact::SearchCancelled => Kind::SearchCancelled(pb::SearchCancelled {}),
             Fact::SearchCompleted => Kind::SearchCompleted(pb::SearchCompleted {}),
-            Fact::SearchFailed { reason } => Kind::SearchFailed(pb::SearchFailed { reason: reason.clone() }),
+            Fact::SearchFailed { reason } => Kind::SearchFailed(pb::SearchFailed {
+                reason: reason.clone(),
+            }),
         };
-        Self { at_ms: it.at.as_millis(), kind: Some(kind) }
+        Self {
+            at_ms: it.at.as_millis(),
+            kind: Some(kind),
+        }
     }
 }
 
@@ -110,9 +129,9 @@ impl TryFrom<pb::Event> for Event {
 
     fn try_from(it: pb::Event) -> Result<Self, DecodeError> {
         use pb::event::Kind;
-        let attempt = |attempt| required("attempt", attempt)?.try_into();
-        let failure = |failure| required("failure", failure)?.try_into();
-        let holder = |holder| required("holder", holder)?.try_into();
+        let attempt = |it: Option<pb::Attempt>| Attempt::try_from(required("attempt", it)?);
+        let failure = |it: Option<pb::Failure>| Failure::try_from(required("failure", it)?);
+        let holder = |it: Option<pb::Holder>| Holder::try_from(required("holder", it)?);
         let fact = match required("event.kind", it.kind)? {
             Kind::SearchCreated(it) => Fact::SearchCreated(Box::new(it.try_into()?)),
             Kind::TrialPlanned(it) => Fact::TrialPlanned {
@@ -121,9 +140,10 @@ impl TryFrom<pb::Event> for Event {
                 hyperparameters: required("hyperparameters", it.hyperparameters)?.try_into()?,
                 seeds: required("seeds", it.seeds)?.into(),
             },
-            Kind::AttemptStarted(it) => {
-                Fact::AttemptStarted { attempt: attempt(it.attempt)?, holder: holder(it.holder)? }
-            }
+            Kind::AttemptStarted(it) => Fact::AttemptStarted {
+                attempt: attempt(it.attempt)?,
+                holder: holder(it.holder)?,
+            },
             Kind::EpochReported(it) => Fact::EpochReported {
                 attempt: attempt(it.attempt)?,
                 report: required("report", it.report)?.try_into()?,
@@ -132,23 +152,32 @@ impl TryFrom<pb::Event> for Event {
                 attempt: attempt(it.attempt)?,
                 model: ArtifactHash::from_wire_optional(&it.model_hash)?,
             },
-            Kind::AttemptFailed(it) => {
-                Fact::AttemptFailed { attempt: attempt(it.attempt)?, failure: failure(it.failure)? }
-            }
-            Kind::AttemptReleased(it) => Fact::AttemptReleased { attempt: attempt(it.attempt)? },
-            Kind::TrialFailed(it) => {
-                Fact::TrialFailed { trial: TrialId::new(it.trial), failure: failure(it.failure)? }
-            }
-            Kind::TrialCancelled(it) => Fact::TrialCancelled { trial: TrialId::new(it.trial) },
-            Kind::EvaluationStarted(it) => {
-                Fact::EvaluationStarted { attempt: attempt(it.attempt)?, holder: holder(it.holder)? }
-            }
-            Kind::EvaluationFailed(it) => {
-                Fact::EvaluationFailed { attempt: attempt(it.attempt)?, failure: failure(it.failure)? }
-            }
-            Kind::BestEvaluated(it) => {
-                Fact::BestEvaluated { trial: TrialId::new(it.trial), test: required("test", it.test)?.try_into()? }
-            }
+            Kind::AttemptFailed(it) => Fact::AttemptFailed {
+                attempt: attempt(it.attempt)?,
+                failure: failure(it.failure)?,
+            },
+            Kind::AttemptReleased(it) => Fact::AttemptReleased {
+                attempt: attempt(it.attempt)?,
+            },
+            Kind::TrialFailed(it) => Fact::TrialFailed {
+                trial: TrialId::new(it.trial),
+                failure: failure(it.failure)?,
+            },
+            Kind::TrialCancelled(it) => Fact::TrialCancelled {
+                trial: TrialId::new(it.trial),
+            },
+            Kind::EvaluationStarted(it) => Fact::EvaluationStarted {
+                attempt: attempt(it.attempt)?,
+                holder: holder(it.holder)?,
+            },
+            Kind::EvaluationFailed(it) => Fact::EvaluationFailed {
+                attempt: attempt(it.attempt)?,
+                failure: failure(it.failure)?,
+            },
+            Kind::BestEvaluated(it) => Fact::BestEvaluated {
+                trial: TrialId::new(it.trial),
+                test: required("test", it.test)?.try_into()?,
+            },
             Kind::SearchPaused(_) => Fact::SearchPaused,
             Kind::SearchResumed(_) => Fact::SearchResumed,
             Kind::SearchStopping(it) => Fact::SearchStopping { reason: it.reason },
@@ -156,6 +185,9 @@ impl TryFrom<pb::Event> for Event {
             Kind::SearchCompleted(_) => Fact::SearchCompleted,
             Kind::SearchFailed(it) => Fact::SearchFailed { reason: it.reason },
         };
-        Ok(Self { at: Timestamp::from_millis(it.at_ms), fact })
+        Ok(Self {
+            at: Timestamp::from_millis(it.at_ms),
+            fact,
+        })
     }
 }

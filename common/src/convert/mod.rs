@@ -4,8 +4,10 @@
 //! come from a stranger. One file a subject.
 
 mod event;
+mod operator;
 mod search;
 mod trial;
+mod view;
 mod work;
 
 pub use work::{MAX_DESCRIPTION, MAX_SLOTS};
