@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::hyperparameter::{Domain, Hyperparameters, Parameter, Value, ValueError, nearest};
+use crate::hyperparameter::{Parameter, nearest};
 use crate::id::Name;
 use crate::trial::Metric;
 
 use super::error::Complaint;
-use super::read_distribution::distribution;
+use super::read_parameters::{constant, parameters, points, unreachable_parameters};
 use super::tree::{Key, Kind, Node, Place};
-use super::{Condition, DatasetChoice, Dimension, Method, SearchFields, Space};
+use super::{DatasetChoice, Method, SearchFields};
 
 /// Keys of the top level that say something here.
 const KEYS: &[&str] = &[
@@ -63,10 +63,8 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
             ));
         }
         other => {
-            let message = format!(
-                "a search file is a mapping of keys to values, but this is {}",
-                other.describe()
-            );
+            let message =
+                format!("a search file is a mapping of keys to values, but this is {}", other.describe());
             return Err(Complaint::new(root.place, message).help("write it as `key: value` lines"));
         }
     };
@@ -96,10 +94,7 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
                 "every trial runs all its epochs: early termination is not available yet".to_owned(),
             )),
             ignored if IGNORED.contains(&ignored) => {
-                remarks.push((
-                    key.place,
-                    format!("`{ignored}` means nothing here and is left aside"),
-                ));
+                remarks.push((key.place, format!("`{ignored}` means nothing here and is left aside")));
             }
             _ => return Err(unknown_key(key, KEYS, "a search file")),
         }
@@ -114,10 +109,8 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
         Some(method) => method,
         None if points_are_listed => Method::Points,
         None => {
-            return Err(
-                Complaint::new(Place::START, "the search does not say its `method`")
-                    .help("add `method: grid` or `method: random`"),
-            );
+            return Err(Complaint::new(Place::START, "the search does not say its `method`")
+                .help("add `method: grid` or `method: random`"));
         }
     };
     remarks.extend(unreachable_parameters(root, &fields.space));
@@ -139,10 +132,8 @@ pub(super) fn unknown_key(key: &Key, known: &'static [&'static str], of: &str) -
 
 /// A value of another type than its key takes.
 pub(super) fn wrong_type(key: &Key, takes: &str, node: &Node) -> Complaint {
-    let complaint = Complaint::new(
-        node.place,
-        format!("`{}` takes {takes}, not {}", key.text, node.kind.describe()),
-    );
+    let complaint =
+        Complaint::new(node.place, format!("`{}` takes {takes}, not {}", key.text, node.kind.describe()));
     match &node.kind {
         Kind::Text(text) if text.parse::<f64>().is_ok() => complaint.help("take the quotes away"),
         _ => complaint,
@@ -177,10 +168,7 @@ fn name(node: &Node, remarks: &mut Vec<Remark>) -> Result<Name, Complaint> {
         Kind::Text(text) => text.clone(),
         Kind::Integer(number) => number.to_string(),
         other => {
-            return Err(Complaint::new(
-                node.place,
-                format!("`name` takes a text, not {}", other.describe()),
-            ));
+            return Err(Complaint::new(node.place, format!("`name` takes a text, not {}", other.describe())));
         }
     };
     // W&B allows any text here, and such a file is to parse.
@@ -204,16 +192,13 @@ fn dataset(key: &Key, node: &Node) -> Result<DatasetChoice, Complaint> {
 
 fn read_method(key: &Key, node: &Node) -> Result<Method, Complaint> {
     let written = text(key, node)?;
-    Method::ALL
-        .into_iter()
-        .find(|method| method.name() == written)
-        .ok_or_else(|| {
-            let complaint = Complaint::new(node.place, format!("there is no method {written:?} yet"));
-            match nearest(written, Method::ALL.map(Method::name)) {
-                Some(name) => complaint.help(format!("did you mean `{name}`?")),
-                None => complaint.help("grid and random are available, and a list of `points`"),
-            }
-        })
+    Method::ALL.into_iter().find(|method| method.name() == written).ok_or_else(|| {
+        let complaint = Complaint::new(node.place, format!("there is no method {written:?} yet"));
+        match nearest(written, Method::ALL.map(Method::name)) {
+            Some(name) => complaint.help(format!("did you mean `{name}`?")),
+            None => complaint.help("grid and random are available, and a list of `points`"),
+        }
+    })
 }
 
 fn metric(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Metric, Complaint> {
@@ -221,11 +206,7 @@ fn metric(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Metric, C
         Kind::Text(_) => return metric_name(key, node),
         Kind::Map(entries) => entries,
         _ => {
-            return Err(wrong_type(
-                key,
-                "a mapping as {name: validation_accuracy, goal: maximize}",
-                node,
-            ));
+            return Err(wrong_type(key, "a mapping as {name: validation_accuracy, goal: maximize}", node));
         }
     };
     let mut metric = Metric::ValidationAccuracy;
@@ -234,10 +215,8 @@ fn metric(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Metric, C
             "name" => metric = metric_name(key, node)?,
             "goal" => {}
             ignored if IGNORED_OF_METRIC.contains(&ignored) => {
-                remarks.push((
-                    key.place,
-                    format!("`{ignored}` of a metric means nothing here: all trials run"),
-                ));
+                remarks
+                    .push((key.place, format!("`{ignored}` of a metric means nothing here: all trials run")));
             }
             _ => return Err(unknown_key(key, &["name", "goal"], "a metric")),
         }
@@ -311,183 +290,5 @@ fn budget(key: &Key, node: &Node) -> Result<Duration, Complaint> {
             .ok_or_else(wrong)?;
         rest = &tail[unit.len_utf8()..];
     }
-    if text.trim().is_empty() {
-        Err(wrong())
-    } else {
-        Ok(Duration::from_secs(seconds))
-    }
-}
-
-/// A hyperparameter that stands at the top level with its value.
-fn constant(name: &str, key: &Key, node: &Node) -> Result<Dimension, Complaint> {
-    if matches!(node.kind, Kind::Map(_) | Kind::List(_)) {
-        return Err(wrong_type(key, "one number", node)
-            .help(format!("to search it, write `{name}:` under `parameters:`")));
-    }
-    let parameter = find(key)?;
-    let distribution = super::Distribution::Constant(value(parameter, node)?);
-    Ok(Dimension {
-        parameter,
-        distribution,
-        when: Vec::new(),
-    })
-}
-
-fn parameters(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Vec<Dimension>, Complaint> {
-    let Kind::Map(entries) = &node.kind else {
-        return Err(wrong_type(key, "a mapping of hyperparameters", node));
-    };
-    entries
-        .iter()
-        .map(|(key, node)| {
-            let parameter = find(key)?;
-            let distribution = distribution(parameter, key, node, remarks)?;
-            let when = node
-                .entry("when")
-                .map_or(Ok(Vec::new()), |(key, node)| conditions(key, node))?;
-            Ok(Dimension {
-                parameter,
-                distribution,
-                when,
-            })
-        })
-        .collect()
-}
-
-fn conditions(key: &Key, node: &Node) -> Result<Vec<Condition>, Complaint> {
-    let Kind::Map(entries) = &node.kind else {
-        return Err(wrong_type(key, "a mapping as {optimizer: [sgd, rmsprop]}", node));
-    };
-    entries
-        .iter()
-        .map(|(key, node)| {
-            let parameter = find(key)?;
-            let is_sizes = matches!(parameter.definition().domain, Domain::Sizes { .. });
-            let values = match &node.kind {
-                Kind::List(nodes)
-                    if !is_sizes || nodes.iter().any(|node| matches!(node.kind, Kind::List(_))) =>
-                {
-                    nodes
-                        .iter()
-                        .map(|node| value(parameter, node))
-                        .collect::<Result<_, _>>()?
-                }
-                _ => vec![value(parameter, node)?],
-            };
-            Ok(Condition { parameter, values })
-        })
-        .collect()
-}
-
-fn points(key: &Key, node: &Node) -> Result<Vec<Hyperparameters>, Complaint> {
-    let Kind::List(nodes) = &node.kind else {
-        return Err(wrong_type(key, "a list of points", node)
-            .help("write each as `- {optimizer: adam, learning_rate: 0.001}`"));
-    };
-    nodes
-        .iter()
-        .map(|node| {
-            let Kind::Map(entries) = &node.kind else {
-                let message = format!(
-                    "a point is a mapping of hyperparameters, not {}",
-                    node.kind.describe()
-                );
-                return Err(Complaint::new(node.place, message)
-                    .help("write it as `- {optimizer: adam, learning_rate: 0.001}`"));
-            };
-            let mut point = Hyperparameters::new();
-            for (key, node) in entries {
-                let parameter = find(key)?;
-                let value = value(parameter, node)?;
-                point
-                    .set(parameter, &value)
-                    .map_err(|error| Complaint::new(node.place, error.to_string()))?;
-            }
-            Ok(point)
-        })
-        .collect()
-}
-
-fn find(key: &Key) -> Result<Parameter, Complaint> {
-    Parameter::find(&key.text).map_err(|error| {
-        let names: Vec<&str> = Parameter::all().map(Parameter::name).collect();
-        Complaint::new(key.place, error.to_string())
-            .help(format!("the hyperparameters are {}", names.join(", ")))
-    })
-}
-
-/// A node as the value of a hyperparameter.
-pub(super) fn value(parameter: Parameter, node: &Node) -> Result<Value, Complaint> {
-    let result = match &node.kind {
-        Kind::Text(word) => parameter.choice(word),
-        Kind::Flag(flag) => parameter.flag(*flag),
-        Kind::Integer(number) => match i64::try_from(*number) {
-            Ok(number) => parameter.integer(number),
-            Err(_) => parameter.number(*number as f64),
-        },
-        Kind::Float(number) => parameter.number(*number),
-        Kind::List(nodes) => {
-            let sizes: Option<Vec<u32>> = nodes
-                .iter()
-                .map(|node| match node.kind {
-                    Kind::Integer(size) => u32::try_from(size).ok(),
-                    _ => None,
-                })
-                .collect();
-            sizes.map_or_else(
-                || Err(wrong_kind(parameter, node)),
-                |sizes| parameter.sizes(&sizes),
-            )
-        }
-        Kind::Null | Kind::Map(_) => Err(wrong_kind(parameter, node)),
-    };
-    result.map_err(|error| {
-        let complaint = Complaint::new(node.place, error.to_string());
-        match (&node.kind, parameter.definition().domain) {
-            (Kind::Text(text), Domain::Number { .. } | Domain::Integer { .. })
-                if text.parse::<f64>().is_ok() =>
-            {
-                complaint.help("take the quotes away")
-            }
-            (Kind::Integer(_), Domain::Sizes { .. }) => {
-                complaint.help("write a list, even of one size: [300]; `values` then is a list of lists")
-            }
-            _ => complaint,
-        }
-    })
-}
-
-fn wrong_kind(parameter: Parameter, node: &Node) -> ValueError {
-    ValueError::WrongKind {
-        name: parameter.name(),
-        given: node.kind.describe(),
-        domain: parameter.definition().domain,
-    }
-}
-
-/// Remarks on conditions that none of their controller's values can meet.
-fn unreachable_parameters(root: &Node, space: &Space) -> Vec<Remark> {
-    let mut remarks = Vec::new();
-    for dimension in &space.dimensions {
-        for condition in &dimension.when {
-            let Some(controller) = space.find(condition.parameter) else {
-                continue;
-            };
-            let can_hold = (0..controller.distribution.size().unwrap_or(0)).any(|index| {
-                let value = controller.distribution.value(condition.parameter, index);
-                value.is_some_and(|value| condition.values.contains(&value))
-            });
-            let name = dimension.parameter.name();
-            if let Some((key, _)) = root.entry("parameters").and_then(|(_, node)| node.entry(name))
-                && !can_hold
-            {
-                let controller = condition.parameter.name();
-                remarks.push((
-                    key.place,
-                    format!("no trial has {name}: {controller} never has the value that its `when` asks for"),
-                ));
-            }
-        }
-    }
-    remarks
+    if text.trim().is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
 }
