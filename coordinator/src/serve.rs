@@ -129,6 +129,7 @@ pub async fn run(
     if let Ok(address) = listener.local_addr() {
         info!(%address, data = %config.data.display(), "coordinator ready");
     }
+    ready();
     let server = service::router(Arc::new(cluster))
         .serve_with_incoming_shutdown(connections(listener), shutdown.clone().cancelled_owned());
     let give_up = async {
