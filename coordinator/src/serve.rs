@@ -109,11 +109,13 @@ pub enum Exposure {
     Anyone,
 }
 
-/// Serves until `shutdown`. Whatever was acknowledged is in the log then.
+/// Serves until `shutdown`. Whatever was acknowledged is in the log then. Calls `ready` once every
+/// search is replayed and calls are about to be answered.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,
+    ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let _lock = lock(&config.data)?;
     let log = Arc::new(SqliteLog::open(&config.data.join("log.sqlite"))?);

@@ -539,6 +539,8 @@ fn check_log(events: &[Event]) {
             Fact::TrialFailed { trial, .. } | Fact::TrialCancelled { trial } => {
                 *ended.entry(*trial).or_default() += 1
             }
+            Fact::SearchPaused | Fact::SearchStopping { .. } => is_open = false,
+            Fact::SearchResumed => is_open = true,
             _ => {}
         }
     }

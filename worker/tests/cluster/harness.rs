@@ -17,7 +17,10 @@ fn worker_program() -> PathBuf {
 
 fn coordinator_program() -> PathBuf {
     let program = worker_program().with_file_name("fittingroom");
-    assert!(program.exists(), "{program:?} is not built: run `cargo build --workspace --bins`, or deploy/test");
+    assert!(
+        program.exists(),
+        "{program:?} is not built: run `cargo build --workspace --bins`, or deploy/test"
+    );
     program
 }
 
@@ -92,8 +95,11 @@ impl Cluster {
         let listen = self.url.trim_start_matches("http://").to_owned();
         let mut command = Command::new(coordinator_program());
         command.args(["serve", "--listen", &listen, "--data"]).arg(self.data()).args(&self.flags);
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(log_file(self.folder.path(), "coordinator")).spawn().expect("starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(log_file(self.folder.path(), "coordinator"))
+            .spawn()
+            .expect("starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
         self.coordinator = Some(Running(child));
@@ -119,7 +125,8 @@ impl Cluster {
         let mut command = Command::new(worker_program());
         command.args(["run", "--coordinator", &self.url, "--slots", "1", "--device", "cpu", "--name", name]);
         command.arg("--cache").arg(self.folder.path().join("cache"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));
         Running(child.spawn().expect("starts"))
     }
 

@@ -63,9 +63,21 @@ fn a_wrong_search_file_is_pointed_at() {
             vec!["s.yaml:3:"],
         ),
         ("no values", grid("optimizer: {values: []}"), vec!["s.yaml:3:", "values"]),
-        ("continuous grid", grid("learning_rate: {min: 0.01, max: 0.1}"), vec!["s.yaml:3:", "grid", "random"]),
-        ("huge grid", grid("batch_size: {min: 1, max: 65536}\n  epochs: {min: 1, max: 1000}"), vec!["1000000"]),
-        ("test metric", format!("metric: test_accuracy\n{}", grid("epochs: {value: 1}")), vec!["s.yaml:1:", "test"]),
+        (
+            "continuous grid",
+            grid("learning_rate: {min: 0.01, max: 0.1}"),
+            vec!["s.yaml:3:", "grid", "random"],
+        ),
+        (
+            "huge grid",
+            grid("batch_size: {min: 1, max: 65536}\n  epochs: {min: 1, max: 1000}"),
+            vec!["1000000"],
+        ),
+        (
+            "test metric",
+            format!("metric: test_accuracy\n{}", grid("epochs: {value: 1}")),
+            vec!["s.yaml:1:", "test"],
+        ),
     ] {
         std::fs::write(path, file).expect("writes");
         // Nothing listens there: a wrong file never gets as far as the coordinator.
@@ -105,16 +117,31 @@ fn what_is_missing_taken_or_not_there_is_said() {
     let good = file("good.yaml", grid);
     let url = cluster.url.clone();
 
-    check("a coordinator that is not there", &fittingroom("http://127.0.0.1:1", &["list"]), 1, &["127.0.0.1:1", "serve"]);
+    check(
+        "a coordinator that is not there",
+        &fittingroom("http://127.0.0.1:1", &["list"]),
+        1,
+        &["127.0.0.1:1", "serve"],
+    );
     check("usage", &fittingroom(&url, &["launch"]), 2, &["FILE"]);
     cluster.succeed(&["launch", &good, "--name", "taken"]);
-    check("a name that is taken", &fittingroom(&url, &["launch", &good, "--name", "taken"]), 1, &["taken", "--name"]);
+    check(
+        "a name that is taken",
+        &fittingroom(&url, &["launch", &good, "--name", "taken"]),
+        1,
+        &["taken", "--name"],
+    );
     check("a search that is not there", &fittingroom(&url, &["leaderboard", "tken"]), 1, &["tken", "taken"]);
     check("no best model yet", &fittingroom(&url, &["best", "taken", "--out", "nowhere"]), 1, &["taken"]);
     assert!(!Path::new("nowhere").exists(), "nothing half-written");
 
     let unknown = file("unknown.yaml", &format!("dataset: fashion-mnits\n{grid}"));
-    check("an unknown dataset", &fittingroom(&url, &["launch", &unknown]), 1, &["fashion-mnits", "dataset fetch"]);
+    check(
+        "an unknown dataset",
+        &fittingroom(&url, &["launch", &unknown]),
+        1,
+        &["fashion-mnits", "dataset fetch"],
+    );
     let missing = file("missing.yaml", &format!("dataset: ./nothing-here\n{grid}"));
     check("a folder that is not there", &fittingroom(&url, &["launch", &missing]), 1, &["nothing-here"]);
 
@@ -159,7 +186,8 @@ fn the_workers_program_says_what_is_wrong_too() {
     let data = real_data();
     let data = data.to_str().expect("UTF-8");
     let train = |arguments: &[&str]| {
-        let all: Vec<&str> = ["train", "--data", data, "--epochs", "1"].iter().chain(arguments).copied().collect();
+        let all: Vec<&str> =
+            ["train", "--data", data, "--epochs", "1"].iter().chain(arguments).copied().collect();
         fittingroom_worker(&all)
     };
     check("an unknown hyperparameter", &train(&["--set", "learning_rat=0.1"]), 2, &["learning_rate"]);

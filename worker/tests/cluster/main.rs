@@ -37,12 +37,25 @@ fn a_grid_search_trains_every_point_once_ranks_them_and_exports_the_best_model()
 
     assert_eq!(trials(&board).len(), 8);
     assert_eq!(points(&board).len(), 8, "every point once: {board:#}");
-    let fields: Vec<&str> = trials(&board)[0].as_object().expect("an object").keys().map(String::as_str).collect();
+    let fields: Vec<&str> =
+        trials(&board)[0].as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(
         fields,
         [
-            "rank", "trial", "state", "attempts", "worker", "hyperparameters", "epoch", "train_loss",
-            "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy", "seconds",
+            "rank",
+            "trial",
+            "state",
+            "attempts",
+            "worker",
+            "hyperparameters",
+            "epoch",
+            "train_loss",
+            "train_accuracy",
+            "validation_loss",
+            "validation_accuracy",
+            "test_loss",
+            "test_accuracy",
+            "seconds",
             "failure"
         ]
     );
@@ -51,7 +64,10 @@ fn a_grid_search_trains_every_point_once_ranks_them_and_exports_the_best_model()
     assert!(accuracies.is_sorted_by(|a, b| a >= b), "ranked by validation accuracy: {accuracies:?}");
     let best = &trials(&board)[0];
     assert!(best["test_accuracy"].as_f64() > Some(0.75), "the best learned something: {best:#}");
-    assert!(trials(&board)[1..].iter().all(|trial| trial["test_accuracy"].is_null()), "the test set is touched once");
+    assert!(
+        trials(&board)[1..].iter().all(|trial| trial["test_accuracy"].is_null()),
+        "the test set is touched once"
+    );
 
     let out = cluster.folder.path().join("best");
     cluster.succeed(&["best", "grid", "--out", out.to_str().expect("UTF-8")]);
@@ -112,7 +128,8 @@ parameters:
     cluster.launch("together", RANDOM);
     let together = cluster.wait_until_complete("together");
     assert_eq!(results(&alone), results(&together));
-    let workers: BTreeSet<String> = trials(&together).iter().map(|trial| trial["worker"].to_string()).collect();
+    let workers: BTreeSet<String> =
+        trials(&together).iter().map(|trial| trial["worker"].to_string()).collect();
     assert!(workers.len() > 1, "the search was shared: {workers:?}");
     assert_eq!(first.terminate(), Some(0), "{}", cluster.log("one"));
 }
@@ -143,7 +160,9 @@ fn a_coordinator_killed_in_the_middle_of_a_search_loses_nothing() {
     let _worker = cluster.worker("one");
     cluster.launch("grid", GRID);
     for _ in 0..3 {
-        cluster.wait_until("grid", "in the middle of a trial", |board| is_running(board) || board["state"] == "COMPLETE");
+        cluster.wait_until("grid", "in the middle of a trial", |board| {
+            is_running(board) || board["state"] == "COMPLETE"
+        });
         cluster.kill_coordinator();
         cluster.serve();
     }
@@ -193,7 +212,8 @@ fn a_second_worker_joins_during_a_search_and_following_ends_with_it() {
     let _first = cluster.worker("first");
     cluster.wait_until("grid", "running", is_running);
     let _second = cluster.worker("second");
-    cluster.wait_until("grid", "shared", |board| trials(board).iter().any(|trial| trial["worker"] == "second"));
+    cluster
+        .wait_until("grid", "shared", |board| trials(board).iter().any(|trial| trial["worker"] == "second"));
     let workers = cluster.json(&["workers"]).to_string();
     assert!(workers.contains("first") && workers.contains("second"), "{workers}");
     let followed = cluster.succeed(&["leaderboard", "grid", "--follow"]);
