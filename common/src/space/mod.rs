@@ -6,7 +6,13 @@
 //! Nothing here reads a file, draws a random number or knows a wire format.
 
 mod distribution;
+mod error;
 mod grid;
+mod notes;
+mod parse;
+mod read;
+mod read_distribution;
+mod tree;
 mod validate;
 
 use std::fmt;
@@ -15,7 +21,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use distribution::{Bell, Distribution, Multiples, Scale};
+pub use error::{Note, SpaceError};
 pub use grid::{Alive, Grid};
+pub use parse::Parsed;
 pub use validate::{Path, Problem, SpecError, Step};
 
 use crate::dataset::KnownDataset;
@@ -102,6 +110,18 @@ impl SearchSpec {
     /// How many trials there are, replicates included.
     pub const fn trial_count(&self) -> u64 {
         self.trial_count
+    }
+
+    /// The hyperparameters that all points of a list share.
+    pub fn shared(&self) -> Hyperparameters {
+        let mut shared = Hyperparameters::new();
+        for dimension in &self.fields.space.dimensions {
+            if let Distribution::Constant(value) = &dimension.distribution {
+                // Cannot fail: the value was checked when this search was made.
+                let _ = shared.set(dimension.parameter, value);
+            }
+        }
+        shared
     }
 
     /// The same search under another name.
