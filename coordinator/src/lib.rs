@@ -1,1 +1,20 @@
 //! Fitting Room's coordinator: searches, trials, leases, ranking, and the operator's command line.
+//!
+//! The core decides and the shell acts: [`search`], [`method`], [`leaderboard`] and [`history`] are
+//! pure; [`runner`] owns one search each, [`log`] makes what it decides durable, [`cluster`] holds
+//! all of them, and [`service`] speaks gRPC.
+
+pub mod artifacts;
+mod chronicle;
+pub mod clock;
+pub mod cluster;
+pub mod datasets;
+pub mod history;
+pub mod leaderboard;
+pub mod log;
+pub mod method;
+pub mod runner;
+pub mod search;
+pub mod serve;
+pub mod service;
+pub mod workers;

@@ -69,9 +69,18 @@ pub enum DecodeError {
     /// A name or an identifier is unusable.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// Bytes are not a message at all.
+    #[error("the bytes are not a message: {0}")]
+    Malformed(String),
     /// A search breaks a rule.
     #[error(transparent)]
     Spec(#[from] SpecError),
+}
+
+impl From<&prost::DecodeError> for DecodeError {
+    fn from(error: &prost::DecodeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
 }
 
 /// The bytes of a field that must have exactly `N`.

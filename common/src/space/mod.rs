@@ -102,7 +102,8 @@ pub struct SearchSpec {
 
 impl SearchSpec {
     /// Checks every rule that does not need the file.
-    pub fn new(fields: SearchFields) -> Result<Self, SpecError> {
+    pub fn new(mut fields: SearchFields) -> Result<Self, SpecError> {
+        fields.space.settle_values();
         let trial_count = validate::trial_count(&fields)?;
         Ok(Self { fields, trial_count })
     }
@@ -236,6 +237,35 @@ impl Space {
             .map(|position| &self.dimensions[position])
     }
 
+    /// Gives every value the kind that its hyperparameter takes, so that 1 and 1.0 are the same
+    /// value of a number. Values that no kind fits stay as they are, to be refused.
+    fn settle_values(&mut self) {
+        let settle = |parameter: Parameter, value: &mut Value| {
+            if let Ok(settled) = parameter.check(value) {
+                *value = settled;
+            }
+        };
+        for Dimension {
+            parameter,
+            distribution,
+            when,
+        } in &mut self.dimensions
+        {
+            match distribution {
+                Distribution::Constant(value) => settle(*parameter, value),
+                Distribution::Categorical { values, .. } => {
+                    values.iter_mut().for_each(|value| settle(*parameter, value));
+                }
+                Distribution::IntUniform { .. }
+                | Distribution::Range { .. }
+                | Distribution::Normal { .. } => {}
+            }
+            for Condition { parameter, values } in when {
+                values.iter_mut().for_each(|value| settle(*parameter, value));
+            }
+        }
+    }
+
     /// Whether the space has a finite number of points.
     pub fn is_finite(&self) -> bool {
         self.dimensions
@@ -249,5 +279,121 @@ impl Space {
         self.dimensions
             .iter()
             .all(|dimension| dimension.distribution.is_even())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(name: &str) -> Parameter {
+        Parameter::find(name).expect("in the catalogue")
+    }
+
+    fn one(name: &str, distribution: Distribution) -> SearchFields {
+        let dimension = Dimension {
+            parameter: parameter(name),
+            distribution,
+            when: Vec::new(),
+        };
+        SearchFields {
+            space: Space {
+                dimensions: vec![dimension],
+            },
+            ..SearchFields::default()
+        }
+    }
+
+    #[test]
+    fn fields_that_came_without_a_file_keep_the_same_rules() {
+        let listed = |values: Vec<Value>| Distribution::Categorical {
+            values,
+            probabilities: None,
+        };
+        let mut twice = one("dropout", listed(vec![Value::Number(0.1)]));
+        twice.space.dimensions.push(twice.space.dimensions[0].clone());
+        let uniform = Distribution::Range {
+            scale: Scale::Uniform,
+            min: 0.0,
+            max: f64::NAN,
+            q: None,
+        };
+        for (fields, said) in [
+            (
+                SearchFields::default(),
+                "parameters: the search has no parameters",
+            ),
+            (
+                SearchFields {
+                    run_cap: Some(0),
+                    ..one("epochs", listed(vec![]))
+                },
+                "run_cap: this must be at least 1",
+            ),
+            (
+                one("epochs", listed(vec![Value::Integer(0)])),
+                "parameters.epochs.values[0]: epochs cannot be 0",
+            ),
+            (
+                one("dropout", uniform),
+                "parameters.dropout.max: NaN is not a finite number",
+            ),
+            (twice, "parameters.dropout: dropout is given twice"),
+        ] {
+            let error = SearchSpec::new(fields).expect_err(said).to_string();
+            assert!(error.starts_with(said), "{error:?} does not begin with {said:?}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_numbers_where_numbers_are_taken() {
+        let values = vec![Value::Integer(0), Value::Number(0.5)];
+        let spec = SearchSpec::new(one(
+            "dropout",
+            Distribution::Categorical {
+                values,
+                probabilities: None,
+            },
+        ));
+        let expected = vec![Value::Number(0.0), Value::Number(0.5)];
+        assert_eq!(
+            spec.expect("good").space.dimensions[0].distribution,
+            Distribution::Categorical {
+                values: expected,
+                probabilities: None
+            }
+        );
+    }
+
+    #[test]
+    fn conditions_that_make_too_many_combinations_are_refused() {
+        // Every other hyperparameter exists at its own half of the values of one that has very many.
+        let epochs = parameter("epochs");
+        let mut fields = one(
+            "epochs",
+            Distribution::Categorical {
+                values: (1..=70_000).map(Value::Integer).collect(),
+                probabilities: None,
+            },
+        );
+        for (bit, name) in Parameter::all()
+            .filter(|parameter| *parameter != epochs)
+            .enumerate()
+        {
+            let values = (1..=70_000)
+                .filter(|number| number >> bit & 1 == 1)
+                .map(Value::Integer)
+                .collect();
+            fields.space.dimensions.push(Dimension {
+                parameter: name,
+                distribution: Distribution::Constant(name.default_value()),
+                when: vec![Condition {
+                    parameter: epochs,
+                    values,
+                }],
+            });
+        }
+        let error = SearchSpec::new(fields).expect_err("too many");
+        assert_eq!(error.problem, Problem::TooManyConditions);
     }
 }

@@ -19,7 +19,12 @@ impl Search {
         match &event.fact {
             // The first event made this search; see `new`.
             Fact::SearchCreated(_) => {}
-            Fact::TrialPlanned { trial, replicate, hyperparameters, seeds } => {
+            Fact::TrialPlanned {
+                trial,
+                replicate,
+                hyperparameters,
+                seeds,
+            } => {
                 self.trials.push(Trial {
                     replicate: *replicate,
                     hyperparameters: hyperparameters.clone(),
@@ -46,7 +51,14 @@ impl Search {
             }
             Fact::TrialCompleted { attempt, model } => {
                 let metric = self.created.spec.metric;
-                self.end_attempt(*attempt, Phase::Complete { attempt: attempt.number, model: *model }, at);
+                self.end_attempt(
+                    *attempt,
+                    Phase::Complete {
+                        attempt: attempt.number,
+                        model: *model,
+                    },
+                    at,
+                );
                 self.counts.complete += 1;
                 let key = self
                     .trial(attempt.trial)
@@ -69,17 +81,30 @@ impl Search {
                     trial.newest = Some(attempt.number);
                 }
                 self.holders.insert((holder.worker, holder.slot), *attempt);
-                self.evaluation = Evaluation::Running { attempt: *attempt, lease: self.new_lease(holder, at), failures };
+                self.evaluation = Evaluation::Running {
+                    attempt: *attempt,
+                    lease: self.new_lease(holder, at),
+                    failures,
+                };
             }
             Fact::EvaluationFailed { .. } => {
-                self.end_evaluation(Evaluation::Idle { failures: self.evaluation_failures() + 1 });
+                self.end_evaluation(Evaluation::Idle {
+                    failures: self.evaluation_failures() + 1,
+                });
             }
             Fact::BestEvaluated { trial, test } => {
-                self.end_evaluation(Evaluation::Done { trial: *trial, test: *test });
+                self.end_evaluation(Evaluation::Done {
+                    trial: *trial,
+                    test: *test,
+                });
             }
             Fact::SearchPaused => self.state = State::Paused,
             Fact::SearchResumed => self.state = State::Running,
-            Fact::SearchStopping { reason } => self.state = State::Stopping { reason: reason.clone() },
+            Fact::SearchStopping { reason } => {
+                self.state = State::Stopping {
+                    reason: reason.clone(),
+                }
+            }
             Fact::SearchCancelled => {
                 self.cancel_all();
                 self.state = State::Cancelled { at };
@@ -97,18 +122,28 @@ impl Search {
             }
             Fact::SearchFailed { reason } => {
                 self.cancel_all();
-                self.state = State::Failed { at, reason: reason.clone() };
+                self.state = State::Failed {
+                    at,
+                    reason: reason.clone(),
+                };
             }
         }
     }
 
     fn new_lease(&self, holder: &Holder, at: Timestamp) -> Lease {
-        Lease { holder: holder.clone(), started: at, expires: at.after(self.lease), progress: None }
+        Lease {
+            holder: holder.clone(),
+            started: at,
+            expires: at.after(self.lease),
+            progress: None,
+        }
     }
 
     fn start(&mut self, attempt: Attempt, holder: &Holder, at: Timestamp) {
         let lease = self.new_lease(holder, at);
-        let Some(trial) = self.trial_mut(attempt.trial) else { return };
+        let Some(trial) = self.trial_mut(attempt.trial) else {
+            return;
+        };
         trial.newest = Some(attempt.number);
         trial.tries += 1;
         trial.report = None;
@@ -123,8 +158,12 @@ impl Search {
 
     /// Ends the running attempt of a trial, which goes on in another phase. The caller counts that one.
     fn end_attempt(&mut self, attempt: Attempt, phase: Phase, at: Timestamp) {
-        let Some(trial) = self.trial_mut(attempt.trial) else { return };
-        let Phase::Running(lease) = std::mem::replace(&mut trial.phase, phase) else { return };
+        let Some(trial) = self.trial_mut(attempt.trial) else {
+            return;
+        };
+        let Phase::Running(lease) = std::mem::replace(&mut trial.phase, phase) else {
+            return;
+        };
         self.leased.remove(&attempt.trial);
         self.holders.remove(&(lease.holder.worker, lease.holder.slot));
         self.counts.running = self.counts.running.saturating_sub(1);
@@ -140,10 +179,16 @@ impl Search {
 
     fn release(&mut self, attempt: Attempt, at: Timestamp) {
         match self.evaluation {
-            Evaluation::Running { attempt: evaluating, failures, .. } if evaluating == attempt => {
+            Evaluation::Running {
+                attempt: evaluating,
+                failures,
+                ..
+            } if evaluating == attempt => {
                 self.end_evaluation(Evaluation::Idle { failures });
             }
-            Evaluation::Running { .. } | Evaluation::Idle { .. } | Evaluation::Done { .. } => self.requeue(attempt, at),
+            Evaluation::Running { .. } | Evaluation::Idle { .. } | Evaluation::Done { .. } => {
+                self.requeue(attempt, at)
+            }
         }
     }
 
@@ -189,7 +234,11 @@ impl Search {
     }
 
     fn end_evaluation(&mut self, next: Evaluation) {
-        if let Some(holder) = self.evaluation.lease().map(|lease| (lease.holder.worker, lease.holder.slot)) {
+        if let Some(holder) = self
+            .evaluation
+            .lease()
+            .map(|lease| (lease.holder.worker, lease.holder.slot))
+        {
             self.holders.remove(&holder);
         }
         self.evaluation = next;
@@ -197,10 +246,20 @@ impl Search {
 
     /// Renews the lease of an attempt that a worker says it holds, and notes how far it is. Answers
     /// whether the worker still holds it. Not a fact: it is in memory only.
-    pub fn renew(&mut self, attempt: Attempt, worker: WorkerId, progress: Option<Progress>, now: Timestamp) -> bool {
+    pub fn renew(
+        &mut self,
+        attempt: Attempt,
+        worker: WorkerId,
+        progress: Option<Progress>,
+        now: Timestamp,
+    ) -> bool {
         let expires = now.after(self.lease);
         let evaluating = match &mut self.evaluation {
-            Evaluation::Running { attempt: evaluating, lease, .. } if *evaluating == attempt => Some(lease),
+            Evaluation::Running {
+                attempt: evaluating,
+                lease,
+                ..
+            } if *evaluating == attempt => Some(lease),
             Evaluation::Running { .. } | Evaluation::Idle { .. } | Evaluation::Done { .. } => None,
         };
         let index = usize::try_from(attempt.trial.get()).unwrap_or(usize::MAX);
@@ -209,7 +268,10 @@ impl Search {
             .get_mut(index)
             .filter(|trial| trial.newest == Some(attempt.number))
             .and_then(Trial::lease_mut);
-        match evaluating.or(training).filter(|lease| lease.holder.worker == worker) {
+        match evaluating
+            .or(training)
+            .filter(|lease| lease.holder.worker == worker)
+        {
             Some(lease) => {
                 lease.expires = expires;
                 lease.progress = progress.or(lease.progress);

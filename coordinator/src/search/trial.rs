@@ -40,7 +40,10 @@ pub(super) struct Trial {
 pub(super) enum Phase {
     Waiting,
     Running(Lease),
-    Complete { attempt: AttemptNumber, model: Option<ArtifactHash> },
+    Complete {
+        attempt: AttemptNumber,
+        model: Option<ArtifactHash>,
+    },
     Failed(Failure),
     Cancelled,
 }
@@ -79,9 +82,18 @@ impl Trial {
 /// The evaluation of the best model on the test set, at the end of the search.
 #[derive(Clone, Debug)]
 pub(super) enum Evaluation {
-    Idle { failures: u32 },
-    Running { attempt: Attempt, lease: Lease, failures: u32 },
-    Done { trial: TrialId, test: Score },
+    Idle {
+        failures: u32,
+    },
+    Running {
+        attempt: Attempt,
+        lease: Lease,
+        failures: u32,
+    },
+    Done {
+        trial: TrialId,
+        test: Score,
+    },
 }
 
 impl Evaluation {

@@ -71,14 +71,21 @@ impl Search {
 
     /// The ranked trials, the best one first.
     pub fn ranked(&self) -> impl Iterator<Item = TrialRow> {
-        self.board.iter().zip(1..).filter_map(|(id, rank)| Some(self.ranked_row(id, self.trial(id)?, Some(rank))))
+        self.board
+            .iter()
+            .zip(1..)
+            .filter_map(|(id, rank)| Some(self.ranked_row(id, self.trial(id)?, Some(rank))))
     }
 
     /// The trials that have no rank: those that run, then those that wait, then those that failed or
     /// were cancelled, each in the order of their numbers.
     pub fn unranked(&self) -> impl Iterator<Item = TrialRow> {
         let in_states = |states: &'static [TrialState]| {
-            let trials = self.trials.iter().zip(0..).map(|(trial, number)| (TrialId::new(number), trial));
+            let trials = self
+                .trials
+                .iter()
+                .zip(0..)
+                .map(|(trial, number)| (TrialId::new(number), trial));
             trials
                 .filter(|(_, trial)| states.contains(&trial.state()))
                 .filter(|(id, trial)| self.key(*id, trial).is_none())
@@ -91,7 +98,10 @@ impl Search {
 
     /// The trials that run now.
     pub fn running_rows(&self) -> Vec<TrialRow> {
-        self.leased.iter().filter_map(|id| Some(self.ranked_row(*id, self.trial(*id)?, None))).collect()
+        self.leased
+            .iter()
+            .filter_map(|id| Some(self.ranked_row(*id, self.trial(*id)?, None)))
+            .collect()
     }
 
     /// Which repetition of its point a trial is, and its random streams.
@@ -112,7 +122,13 @@ impl Search {
     pub fn best(&self) -> Option<Best> {
         let id = self.board.best()?.trial();
         let trial = self.trial(id)?;
-        let Phase::Complete { attempt, model: Some(model) } = trial.phase else { return None };
+        let Phase::Complete {
+            attempt,
+            model: Some(model),
+        } = trial.phase
+        else {
+            return None;
+        };
         Some(Best {
             row: self.row(id)?,
             seeds: trial.seeds,
@@ -137,7 +153,10 @@ impl Search {
             },
         };
         Some(Assignment {
-            id: SearchAttempt { search: self.id, attempt },
+            id: SearchAttempt {
+                search: self.id,
+                attempt,
+            },
             search_name: self.created.name.clone(),
             dataset: self.created.dataset.clone(),
             work,

@@ -1,0 +1,281 @@
+//! The artifact store: bytes named by their BLAKE3 hash, in a folder or in an S3-compatible bucket.
+//!
+//! An upload is collected in a temporary file first, since its name is known only at its end. It is
+//! answered when the object is durable: in a folder, by temporary file, fsync, rename and fsync of
+//! the folder. What is stored under a hash is never changed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fittingroom_common::id::{ArtifactHash, IdError};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use tempfile::NamedTempFile;
+use tokio::io::AsyncWriteExt;
+
+/// The largest chunk in which artifacts travel, in bytes.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// The largest artifact, in bytes.
+pub const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
+
+/// Stored bytes, named by their hash.
+#[derive(Clone, Debug)]
+pub struct ArtifactStore {
+    store: Arc<dyn ObjectStore>,
+    /// Where uploads are collected.
+    collecting: PathBuf,
+}
+
+/// Why the store did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// There is nothing under the hash.
+    #[error("there is no artifact {hash}")]
+    Missing {
+        /// The hash.
+        hash: ArtifactHash,
+    },
+    /// An upload goes on beyond what is allowed.
+    #[error("an artifact may have {MAX_ARTIFACT_BYTES} bytes at most")]
+    TooLarge,
+    /// The store said no.
+    #[error("the artifact store failed: {0}")]
+    Store(#[from] object_store::Error),
+    /// The temporary file could not be written.
+    #[error("an upload cannot be collected: {0}")]
+    Collect(#[from] io::Error),
+    /// Whoever sent the bytes stopped half way.
+    #[error("the upload broke off: {0}")]
+    BrokenOff(String),
+    /// The address of the store is not one.
+    #[error(
+        "{url:?} is not an artifact store: {problem}; give a folder, or an address such as s3://bucket/prefix"
+    )]
+    Address {
+        /// The address as given.
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The name of a stored object is not a hash.
+    #[error(transparent)]
+    Name(#[from] IdError),
+}
+
+impl ArtifactStore {
+    /// A store in a folder, which is made if it is not there.
+    pub fn in_folder(folder: &Path, collecting: PathBuf) -> Result<Self, ArtifactError> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(&collecting)?;
+        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            collecting,
+        })
+    }
+
+    /// A store at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
+    /// environment, by the names of the AWS tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
+    pub fn at(url: &str, collecting: PathBuf) -> Result<Self, ArtifactError> {
+        let wrong = |problem: String| ArtifactError::Address {
+            url: url.to_owned(),
+            problem,
+        };
+        let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+        let options = std::env::vars().filter_map(|(name, value)| {
+            name.starts_with("AWS_")
+                .then(|| (name.to_ascii_lowercase(), value))
+        });
+        let (store, prefix) =
+            object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(error.to_string()))?;
+        std::fs::create_dir_all(&collecting)?;
+        Ok(Self {
+            store: Arc::new(PrefixStore::new(store, prefix)),
+            collecting,
+        })
+    }
+
+    /// Whether an artifact is there.
+    pub async fn contains(&self, hash: ArtifactHash) -> Result<bool, ArtifactError> {
+        match self.store.head(&place(hash)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores bytes.
+    pub async fn put(&self, bytes: Vec<u8>) -> Result<ArtifactHash, ArtifactError> {
+        let hash = ArtifactHash::of(&bytes);
+        if !self.contains(hash).await? {
+            self.store.put(&place(hash), bytes.into()).await?;
+        }
+        Ok(hash)
+    }
+
+    /// Stores what a stream brings, and answers its hash when it is durable.
+    pub async fn put_stream<E: std::fmt::Display>(
+        &self,
+        mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<ArtifactHash, ArtifactError> {
+        let collected = NamedTempFile::new_in(&self.collecting)?;
+        let mut file = tokio::fs::File::from_std(collected.reopen()?);
+        let mut hasher = blake3::Hasher::new();
+        let mut size = 0;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|error| ArtifactError::BrokenOff(error.to_string()))?;
+            size += chunk.len() as u64;
+            if size > MAX_ARTIFACT_BYTES {
+                return Err(ArtifactError::TooLarge);
+            }
+            hasher.update(&chunk);
+            file.write_all(&chunk).await?;
+        }
+        file.flush().await?;
+        let hash = ArtifactHash::new(*hasher.finalize().as_bytes());
+        if !self.contains(hash).await? {
+            self.copy_in(collected.path(), hash).await?;
+        }
+        Ok(hash)
+    }
+
+    async fn copy_in(&self, path: &Path, hash: ArtifactHash) -> Result<(), ArtifactError> {
+        let mut upload = WriteMultipart::new(self.store.put_multipart(&place(hash)).await?);
+        let mut chunks =
+            tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::open(path).await?, CHUNK_BYTES);
+        while let Some(chunk) = chunks.try_next().await? {
+            upload.wait_for_capacity(4).await?;
+            upload.put(chunk);
+        }
+        upload.finish().await?;
+        Ok(())
+    }
+
+    /// The whole of a small artifact.
+    pub async fn get(&self, hash: ArtifactHash) -> Result<Bytes, ArtifactError> {
+        let found = self
+            .store
+            .get(&place(hash))
+            .await
+            .map_err(|error| missing(error, hash))?;
+        Ok(found.bytes().await?)
+    }
+
+    /// An artifact in chunks of at most [`CHUNK_BYTES`].
+    pub async fn get_stream(
+        &self,
+        hash: ArtifactHash,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        let found = self
+            .store
+            .get(&place(hash))
+            .await
+            .map_err(|error| missing(error, hash))?;
+        let pieces = |chunk: Bytes| {
+            let count = chunk.len().div_ceil(CHUNK_BYTES);
+            let piece = move |index: usize| {
+                chunk.slice(index * CHUNK_BYTES..chunk.len().min((index + 1) * CHUNK_BYTES))
+            };
+            futures_util::stream::iter((0..count).map(piece).map(Ok::<_, object_store::Error>))
+        };
+        Ok(found
+            .into_stream()
+            .map_ok(pieces)
+            .try_flatten()
+            .map_err(ArtifactError::from)
+            .boxed())
+    }
+}
+
+/// Where an artifact lies: spread over 256 folders, so that none grows too long.
+fn place(hash: ArtifactHash) -> ObjectPath {
+    let name = hash.to_string();
+    ObjectPath::from_iter([&name[..2], name.as_str()])
+}
+
+fn missing(error: object_store::Error, hash: ArtifactHash) -> ArtifactError {
+    match error {
+        object_store::Error::NotFound { .. } => ArtifactError::Missing { hash },
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(folder: &Path) -> ArtifactStore {
+        ArtifactStore::in_folder(&folder.join("artifacts"), folder.join("incoming")).expect("opens")
+    }
+
+    fn chunks(parts: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, String>> + Unpin {
+        futures_util::stream::iter(
+            parts
+                .iter()
+                .map(|part| Ok(Bytes::from_static(part)))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_reads_back_under_its_hash() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = store(folder.path());
+        let hash = store
+            .put_stream(chunks(&[b"abc", b"", b"def"]))
+            .await
+            .expect("stores");
+        assert_eq!(hash, ArtifactHash::of(b"abcdef"));
+        assert_eq!(
+            store.put(b"abcdef".to_vec()).await.expect("is there already"),
+            hash
+        );
+        let parts: Vec<Bytes> = store
+            .get_stream(hash)
+            .await
+            .expect("there")
+            .try_collect()
+            .await
+            .expect("reads");
+        assert_eq!(parts.concat(), b"abcdef");
+        assert!(store.contains(hash).await.expect("asks"));
+        let left = std::fs::read_dir(folder.path().join("incoming"))
+            .expect("lists")
+            .count();
+        assert_eq!(left, 0, "temporary files are left");
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_breaks_off_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = store(folder.path());
+        let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"abc")), Err("gone")]);
+        assert!(matches!(
+            store.put_stream(broken).await,
+            Err(ArtifactError::BrokenOff(_))
+        ));
+        assert!(!store.contains(ArtifactHash::of(b"abc")).await.expect("asks"));
+        assert!(matches!(
+            store.get(ArtifactHash::of(b"abc")).await,
+            Err(ArtifactError::Missing { .. })
+        ));
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for url in ["bucket", "gopher://bucket"] {
+            let refused = ArtifactStore::at(url, folder.path().to_owned());
+            assert!(
+                matches!(refused, Err(ArtifactError::Address { .. })),
+                "{url}: {refused:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! All searches and workers of one coordinator: what the services call.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use fittingroom_common::event::{Created, Event, Fact};
+use fittingroom_common::hyperparameter::Hyperparameters;
+use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId, SlotNumber, WorkerId};
+use fittingroom_common::operator::Launch;
+use fittingroom_common::time::Timestamp;
+use fittingroom_common::view::{LeaderboardView, Progress};
+use fittingroom_common::work::{Assignment, Directive, Held, Outcome};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::artifacts::{ArtifactError, ArtifactStore};
+use crate::clock::Clock;
+use crate::datasets::Datasets;
+use crate::log::{EventLog, LogError};
+use crate::runner::{self, Refusal, SearchHandle, Surroundings};
+use crate::search::{Command, Search};
+use crate::workers::{WorkerError, Workers};
+
+/// Why the coordinator did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No search has the name.
+    #[error("there is no search named {name}; `fittingroom list` shows those that there are")]
+    NoSuchSearch {
+        /// The name.
+        name: Name,
+    },
+    /// No search has the number.
+    #[error("there is no search {0}")]
+    NoSuchSearchId(SearchId),
+    /// The dataset is not held.
+    #[error(
+        "the coordinator does not hold the dataset {name}; fetch it with `fittingroom dataset fetch {name}`"
+    )]
+    NoSuchDataset {
+        /// The dataset.
+        name: Name,
+    },
+    /// A model was named that was not uploaded.
+    #[error("there is no artifact {hash}: upload the model before completing the trial")]
+    NoSuchModel {
+        /// The hash that was named.
+        hash: ArtifactHash,
+    },
+    /// The search refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The worker is not one.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The artifact store failed.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// A stored search does not begin with its creation.
+    #[error("the log of search {name} does not begin with its creation: the log is damaged")]
+    Damaged {
+        /// The search.
+        name: Name,
+    },
+}
+
+/// How a coordinator keeps its leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leases {
+    /// How long a lease lasts without a heartbeat.
+    pub length: Duration,
+    /// The time between two heartbeats.
+    pub heartbeat: Duration,
+}
+
+impl Leases {
+    /// Leases of this length, with at least five heartbeats in each and one every two seconds.
+    pub fn lasting(length: Duration) -> Self {
+        let heartbeat = (length / 5).clamp(Duration::from_millis(50), Duration::from_secs(2));
+        Self { length, heartbeat }
+    }
+}
+
+#[derive(Default)]
+struct Searches {
+    by_id: BTreeMap<SearchId, SearchHandle>,
+    by_name: BTreeMap<Name, SearchId>,
+}
+
+impl Searches {
+    fn insert(&mut self, handle: SearchHandle) {
+        self.by_name.insert(handle.name().clone(), handle.id());
+        self.by_id.insert(handle.id(), handle);
+    }
+}
+
+/// All searches and workers of one coordinator.
+pub struct Cluster {
+    surroundings: Surroundings,
+    leases: Leases,
+    searches: RwLock<Searches>,
+    workers: Workers,
+    artifacts: ArtifactStore,
+    datasets: Datasets,
+}
+
+impl Cluster {
+    /// Replays every search of the log and starts its runner.
+    pub async fn open(
+        log: Arc<dyn EventLog>,
+        artifacts: ArtifactStore,
+        clock: Arc<dyn Clock>,
+        leases: Leases,
+        dataset_folders: Vec<PathBuf>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ClusterError> {
+        let (work, _) = watch::channel(0);
+        let datasets = Datasets::new(Arc::clone(&log), artifacts.clone(), dataset_folders);
+        let surroundings = Surroundings {
+            log,
+            clock,
+            lease: leases.length,
+            work,
+            shutdown,
+        };
+        let mut searches = Searches::default();
+        for listed in surroundings.log.searches().await? {
+            let events = surroundings.log.events(listed.id).await?;
+            let replayed = events.len();
+            let search = Search::replay(listed.id, events, leases.length);
+            let mut search = search.ok_or(ClusterError::Damaged {
+                name: listed.name.clone(),
+            })?;
+            search.grant_grace(surroundings.clock.now());
+            info!(search = %listed.name, state = %search.state(), events = replayed, "search replayed");
+            searches.insert(runner::start(search, surroundings.clone()));
+        }
+        let workers = Workers::new(leases.length);
+        Ok(Self {
+            surroundings,
+            leases,
+            searches: RwLock::new(searches),
+            workers,
+            artifacts,
+            datasets,
+        })
+    }
+
+    /// How leases are kept.
+    pub const fn leases(&self) -> Leases {
+        self.leases
+    }
+
+    /// The artifact store.
+    pub const fn artifacts(&self) -> &ArtifactStore {
+        &self.artifacts
+    }
+
+    /// The datasets.
+    pub const fn datasets(&self) -> &Datasets {
+        &self.datasets
+    }
+
+    /// The event log.
+    pub fn log(&self) -> &dyn EventLog {
+        self.surroundings.log.as_ref()
+    }
+
+    /// The connected workers.
+    pub const fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        self.surroundings.clock.now()
+    }
+
+    /// When to stop.
+    pub const fn shutdown(&self) -> &CancellationToken {
+        &self.surroundings.shutdown
+    }
+
+    /// Every search, in the order of launching.
+    pub fn searches(&self) -> Vec<SearchHandle> {
+        let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
+        searches.by_id.values().cloned().collect()
+    }
+
+    /// The search of this name.
+    pub fn find(&self, name: &Name) -> Result<SearchHandle, ClusterError> {
+        let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
+        let found = searches.by_name.get(name).and_then(|id| searches.by_id.get(id));
+        found
+            .cloned()
+            .ok_or_else(|| ClusterError::NoSuchSearch { name: name.clone() })
+    }
+
+    fn find_id(&self, id: SearchId) -> Result<SearchHandle, ClusterError> {
+        let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
+        searches
+            .by_id
+            .get(&id)
+            .cloned()
+            .ok_or(ClusterError::NoSuchSearchId(id))
+    }
+
+    /// Creates a search and starts it.
+    pub async fn launch(&self, launch: Launch) -> Result<SearchHandle, ClusterError> {
+        let Launch { name, spec, dataset } = launch;
+        let Some(dataset) = self.datasets.find(&dataset).await? else {
+            return Err(ClusterError::NoSuchDataset { name: dataset });
+        };
+        let name = name.unwrap_or_else(|| self.free_name(spec.method.name()));
+        let created = Created {
+            name: name.clone(),
+            spec,
+            dataset,
+            defaults: Hyperparameters::defaults(),
+        };
+        let event = Event {
+            at: self.now(),
+            fact: Fact::SearchCreated(Box::new(created.clone())),
+        };
+        let id = self.surroundings.log.create(name.clone(), event.clone()).await?;
+        crate::chronicle::tell(&name, &event);
+        let search = Search::new(id, created, event.at, self.leases.length);
+        let handle = runner::start(search, self.surroundings.clone());
+        self.searches
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(handle.clone());
+        Ok(handle)
+    }
+
+    fn free_name(&self, stem: &str) -> Name {
+        let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
+        let mut number = searches.by_id.len() + 1;
+        loop {
+            let name = Name::sanitised(&format!("{stem}-{number}"));
+            if !searches.by_name.contains_key(&name) {
+                return name;
+            }
+            number += 1;
+        }
+    }
+
+    /// Work for a free slot, as soon as there is some, for at most `patience`. The search with the
+    /// fewest attempts out on workers goes first, so that searches share the slots.
+    pub async fn lease(
+        &self,
+        worker: WorkerId,
+        slot: SlotNumber,
+        patience: Duration,
+    ) -> Result<Option<Assignment>, ClusterError> {
+        let holder = self.workers.holder(worker, slot, self.now())?;
+        let mut work = self.surroundings.work.subscribe();
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            work.mark_unchanged();
+            let mut open: Vec<SearchHandle> = self.searches();
+            open.retain(|search| !search.pulse().borrow().state.has_ended());
+            open.sort_by_key(|search| (search.pulse().borrow().leases, search.id()));
+            // A slot that asks for work holds none, whatever a search may think: the answer was lost.
+            for search in &open {
+                let held = search
+                    .query(move |search| search.assignment(worker, slot))
+                    .await?;
+                if held.is_some() {
+                    return Ok(held);
+                }
+            }
+            for search in open.iter().filter(|search| search.pulse().borrow().has_work) {
+                let command = Command::Lease {
+                    holder: holder.clone(),
+                };
+                if let Some(assignment) = search
+                    .command(command, move |it| it.assignment(worker, slot))
+                    .await?
+                {
+                    return Ok(Some(assignment));
+                }
+            }
+            tokio::select! {
+                changed = work.changed() => if changed.is_err() { return Ok(None) },
+                () = tokio::time::sleep_until(deadline) => return Ok(None),
+                () = self.shutdown().cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    /// Renews what a worker says it holds, and says what to do with each.
+    pub async fn heartbeat(
+        &self,
+        worker: WorkerId,
+        held: Vec<Held>,
+        draining: bool,
+    ) -> Result<Vec<Directive>, ClusterError> {
+        let busy = u32::try_from(held.len()).unwrap_or(u32::MAX);
+        self.workers.heard(worker, busy, draining, self.now())?;
+        let mut by_search: BTreeMap<SearchId, Vec<(usize, Attempt, Option<Progress>)>> = BTreeMap::new();
+        for (index, it) in held.iter().enumerate() {
+            by_search
+                .entry(it.id.search)
+                .or_default()
+                .push((index, it.id.attempt, it.progress));
+        }
+        let mut directives = vec![Directive::Drop; held.len()];
+        for (search, attempts) in by_search {
+            let Ok(handle) = self.find_id(search) else {
+                continue;
+            };
+            let renewals = attempts
+                .iter()
+                .map(|(_, attempt, progress)| (*attempt, *progress))
+                .collect();
+            let holds = handle.renew(worker, renewals).await?;
+            for ((index, ..), holds) in attempts.iter().zip(holds) {
+                if holds {
+                    directives[*index] = Directive::Continue;
+                }
+            }
+        }
+        Ok(directives)
+    }
+
+    /// Takes the report of an epoch; answers whether the trial's model is to be kept.
+    pub async fn report(
+        &self,
+        search: SearchId,
+        attempt: Attempt,
+        worker: WorkerId,
+        report: fittingroom_common::trial::Report,
+    ) -> Result<bool, ClusterError> {
+        let command = Command::Report {
+            attempt,
+            worker,
+            report,
+        };
+        Ok(self
+            .find_id(search)?
+            .command(command, move |search| search.wants_model(attempt))
+            .await?)
+    }
+
+    /// Ends an attempt. A model must have been uploaded before.
+    pub async fn complete(
+        &self,
+        search: SearchId,
+        attempt: Attempt,
+        worker: WorkerId,
+        outcome: Outcome,
+    ) -> Result<(), ClusterError> {
+        if let Outcome::Trained { model: Some(hash) } = outcome
+            && !self.artifacts.contains(hash).await?
+        {
+            return Err(ClusterError::NoSuchModel { hash });
+        }
+        let command = Command::Complete {
+            attempt,
+            worker,
+            outcome,
+        };
+        Ok(self.find_id(search)?.command(command, |_| ()).await?)
+    }
+
+    /// The top of a search's leaderboard now.
+    pub async fn view(&self, search: &SearchHandle, top: usize) -> Result<LeaderboardView, ClusterError> {
+        let (workers, slots) = self.workers.totals(self.now());
+        let view = search
+            .query(move |search| LeaderboardView {
+                search: search.summary(),
+                ranked: search.ranked().take(top).collect(),
+                running: search.running_rows(),
+                workers,
+                slots,
+            })
+            .await?;
+        Ok(view)
+    }
+}

@@ -1,0 +1,311 @@
+//! The one task that owns a search: mailbox, decide, append, apply, answer.
+//!
+//! It takes what has gathered in its mailbox, lets the search decide all of it, makes the events
+//! durable in one append, and only then answers anybody. If the append fails, nobody is told that
+//! anything happened: the search is thrown away and replayed from the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fittingroom_common::event::Event;
+use fittingroom_common::id::{Attempt, Name, SearchId, WorkerId};
+use fittingroom_common::view::{Progress, SearchState};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::log::{Append, EventLog, LogError};
+use crate::search::{Command, Rejection, Search};
+
+/// The most envelopes that wait in a mailbox. More make their senders wait.
+const MAILBOX: usize = 4096;
+/// The most envelopes of one append.
+const MOST_PER_APPEND: usize = 512;
+/// How often leases and budgets are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How long to wait before a log that failed is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a search did not do what it was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The search said no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// What was decided could not be made durable, so it has not happened.
+    #[error(transparent)]
+    NotDurable(#[from] Arc<LogError>),
+    /// The coordinator is stopping.
+    #[error("the coordinator is stopping")]
+    Stopping,
+}
+
+/// What a search shows without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Where it stands.
+    pub state: SearchState,
+    /// How many attempts are out on workers.
+    pub leases: usize,
+    /// Whether a slot that asks now would get work.
+    pub has_work: bool,
+    /// Counts everything that a watcher could see change.
+    pub changes: u64,
+}
+
+type Deliver = Box<dyn FnOnce(&Search, Result<(), Refusal>) -> Delivery + Send>;
+/// Gives the answer, once what it says is durable.
+type Delivery = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
+
+enum Envelope {
+    Command {
+        command: Command,
+        deliver: Deliver,
+    },
+    Renew {
+        worker: WorkerId,
+        held: Vec<(Attempt, Option<Progress>)>,
+        answer: oneshot::Sender<Vec<bool>>,
+    },
+    Query(Box<dyn FnOnce(&Search) + Send>),
+}
+
+/// Speaks to the task that owns a search.
+#[derive(Clone, Debug)]
+pub struct SearchHandle {
+    id: SearchId,
+    name: Name,
+    mailbox: mpsc::Sender<Envelope>,
+    pulse: watch::Receiver<Pulse>,
+}
+
+impl SearchHandle {
+    /// Which search it is.
+    pub const fn id(&self) -> SearchId {
+        self.id
+    }
+
+    /// What people call it.
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What the search shows without being asked.
+    pub fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.pulse.clone()
+    }
+
+    /// Gives a command, and answers what `look` sees right after it, once that is durable.
+    pub async fn command<T: Send + 'static>(
+        &self,
+        command: Command,
+        look: impl FnOnce(&Search) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let deliver: Deliver = Box::new(move |search, decided| {
+            let seen = decided.map(|()| look(search));
+            // Whoever asked may have gone; what was decided stands all the same.
+            Box::new(move |durable| drop(answer.send(durable.and(seen))))
+        });
+        let envelope = Envelope::Command { command, deliver };
+        self.mailbox.send(envelope).await.map_err(|_| Refusal::Stopping)?;
+        answered.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Renews the leases that a worker says it holds; answers for each whether it does.
+    pub async fn renew(
+        &self,
+        worker: WorkerId,
+        held: Vec<(Attempt, Option<Progress>)>,
+    ) -> Result<Vec<bool>, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let envelope = Envelope::Renew { worker, held, answer };
+        self.mailbox.send(envelope).await.map_err(|_| Refusal::Stopping)?;
+        answered.await.map_err(|_| Refusal::Stopping)
+    }
+
+    /// What `look` sees of the search, of durable facts alone.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Search) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        // Whoever asked may have gone.
+        let query = Envelope::Query(Box::new(move |search| drop(answer.send(look(search)))));
+        self.mailbox.send(query).await.map_err(|_| Refusal::Stopping)?;
+        answered.await.map_err(|_| Refusal::Stopping)
+    }
+}
+
+/// What a runner needs from its surroundings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Where events are made durable.
+    pub log: Arc<dyn EventLog>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// How long a lease lasts without a heartbeat.
+    pub lease: Duration,
+    /// Counted up when a search comes to have work, so that waiting slots ask again.
+    pub work: watch::Sender<u64>,
+    /// When to stop.
+    pub shutdown: CancellationToken,
+}
+
+struct Runner {
+    search: Search,
+    surroundings: Surroundings,
+    pulse: watch::Sender<Pulse>,
+}
+
+/// Starts the task that owns this search.
+pub fn start(search: Search, surroundings: Surroundings) -> SearchHandle {
+    let (mailbox, envelopes) = mpsc::channel(MAILBOX);
+    let (pulse, seen) = watch::channel(pulse_of(&search, 0));
+    let handle = SearchHandle {
+        id: search.id(),
+        name: search.created().name.clone(),
+        mailbox,
+        pulse: seen,
+    };
+    let runner = Runner {
+        search,
+        surroundings,
+        pulse,
+    };
+    tokio::spawn(runner.run(envelopes));
+    handle
+}
+
+fn pulse_of(search: &Search, changes: u64) -> Pulse {
+    Pulse {
+        state: search.state(),
+        leases: search.leases(),
+        has_work: search.has_work(),
+        changes,
+    }
+}
+
+impl Runner {
+    async fn run(mut self, mut envelopes: mpsc::Receiver<Envelope>) {
+        self.surroundings.work.send_modify(|count| *count += 1);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        let shutdown = self.surroundings.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = tick.tick(), if !self.search.state().has_ended() => batch.push(silent_tick()),
+                count = envelopes.recv_many(&mut batch, MOST_PER_APPEND) => if count == 0 { break },
+            }
+            self.take(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    /// Takes a batch: decides all, appends once, answers all.
+    async fn take(&mut self, batch: Vec<Envelope>) {
+        let now = self.surroundings.clock.now();
+        let expected_version = self.search.version();
+        let mut events = Vec::new();
+        let mut deliveries = Vec::new();
+        let mut queries = Vec::new();
+        let mut was_renewed = false;
+        for envelope in batch {
+            match envelope {
+                Envelope::Command { command, deliver } => {
+                    let decided = self.search.handle(command, now).map(|new| events.extend(new));
+                    deliveries.push(deliver(&self.search, decided.map_err(Refusal::from)));
+                }
+                Envelope::Renew { worker, held, answer } => {
+                    let renew = |(attempt, progress)| self.search.renew(attempt, worker, progress, now);
+                    // The worker may have gone.
+                    let _ = answer.send(held.into_iter().map(renew).collect());
+                    was_renewed = true;
+                }
+                // Asked of what is durable: after the append.
+                Envelope::Query(query) => queries.push(query),
+            }
+        }
+        let changed = was_renewed || !events.is_empty();
+        let durable = self.append(expected_version, events).await;
+        for deliver in deliveries {
+            deliver(durable.clone().map_err(Refusal::from));
+        }
+        if durable.is_err() {
+            self.reload().await;
+        }
+        for query in queries {
+            query(&self.search);
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    async fn append(&self, expected_version: u64, events: Vec<Event>) -> Result<(), Arc<LogError>> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let (search, name) = (self.search.id(), &self.search.created().name);
+        for event in &events {
+            crate::chronicle::tell(name, event);
+        }
+        self.surroundings
+            .log
+            .append(Append {
+                search,
+                expected_version,
+                events,
+            })
+            .await
+            .map_err(|error| {
+                error!(%search, %error, "events are not durable, so they did not happen");
+                Arc::new(error)
+            })
+    }
+
+    /// Goes back to what the log has.
+    async fn reload(&mut self) {
+        let id = self.search.id();
+        loop {
+            match self
+                .surroundings
+                .log
+                .events(id)
+                .await
+                .map(|events| Search::replay(id, events, self.surroundings.lease))
+            {
+                Ok(Some(mut search)) => {
+                    search.grant_grace(self.surroundings.clock.now());
+                    self.search = search;
+                    info!(search = %id, "replayed from the log");
+                    return;
+                }
+                Ok(None) => warn!(search = %id, "the log has no such search"),
+                Err(error) => warn!(search = %id, %error, "the log cannot be read"),
+            }
+            tokio::select! {
+                () = self.surroundings.shutdown.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let before = *self.pulse.borrow();
+        let after = pulse_of(&self.search, before.changes + 1);
+        self.pulse.send_replace(after);
+        if after.has_work && !before.has_work {
+            self.surroundings.work.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn silent_tick() -> Envelope {
+    Envelope::Command {
+        command: Command::Tick,
+        deliver: Box::new(|_, _| Box::new(|_| ())),
+    }
+}

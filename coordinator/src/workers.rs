@@ -1,0 +1,145 @@
+//! The workers that are connected now. In memory alone: after a restart they register again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fittingroom_common::id::{Name, SlotNumber, WorkerId};
+use fittingroom_common::time::Timestamp;
+use fittingroom_common::view::WorkerRow;
+use fittingroom_common::work::{Holder, WorkerInfo};
+
+/// The most workers that are remembered at a time.
+const MOST_WORKERS: usize = 100_000;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    info: WorkerInfo,
+    heard: Timestamp,
+    busy: u32,
+    draining: bool,
+}
+
+/// Why a worker is not taken as one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerError {
+    /// It never registered, was silent for long, or the coordinator was restarted.
+    #[error("unknown worker: register again")]
+    Unknown,
+    /// It has no such slot.
+    #[error("worker {name} has {slots} slots, numbered from 0; it has no slot {slot}")]
+    NoSuchSlot {
+        /// The worker.
+        name: Name,
+        /// How many it has.
+        slots: u32,
+        /// The one that was named.
+        slot: SlotNumber,
+    },
+    /// There are too many.
+    #[error("the coordinator has {MOST_WORKERS} workers and takes no more")]
+    TooMany,
+}
+
+/// The workers that are connected now.
+#[derive(Debug)]
+pub struct Workers {
+    entries: Mutex<BTreeMap<WorkerId, Entry>>,
+    /// How long a silent worker is remembered.
+    patience: Duration,
+}
+
+impl Workers {
+    /// No workers yet. A worker that is silent for `patience` is forgotten.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            entries: Mutex::default(),
+            patience,
+        }
+    }
+
+    fn entries(&self, now: Timestamp) -> MutexGuard<'_, BTreeMap<WorkerId, Entry>> {
+        // A panic while the lock was held leaves a map that is still whole.
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| now.since(entry.heard) < self.patience);
+        entries
+    }
+
+    /// Makes a worker known.
+    pub fn register(&self, info: WorkerInfo, now: Timestamp) -> Result<(), WorkerError> {
+        let mut entries = self.entries(now);
+        if entries.len() >= MOST_WORKERS && !entries.contains_key(&info.id) {
+            return Err(WorkerError::TooMany);
+        }
+        entries.insert(
+            info.id,
+            Entry {
+                info,
+                heard: now,
+                busy: 0,
+                draining: false,
+            },
+        );
+        Ok(())
+    }
+
+    /// Notes a heartbeat: how many slots are busy, and whether the worker takes new work.
+    pub fn heard(&self, id: WorkerId, busy: u32, draining: bool, now: Timestamp) -> Result<(), WorkerError> {
+        let mut entries = self.entries(now);
+        let entry = entries.get_mut(&id).ok_or(WorkerError::Unknown)?;
+        entry.heard = now;
+        entry.busy = busy;
+        entry.draining = draining;
+        Ok(())
+    }
+
+    /// The holder that a worker's slot is.
+    pub fn holder(&self, id: WorkerId, slot: SlotNumber, now: Timestamp) -> Result<Holder, WorkerError> {
+        let mut entries = self.entries(now);
+        let entry = entries.get_mut(&id).ok_or(WorkerError::Unknown)?;
+        entry.heard = now;
+        let name = entry.info.name.clone();
+        if slot.get() >= entry.info.slots {
+            return Err(WorkerError::NoSuchSlot {
+                name,
+                slots: entry.info.slots,
+                slot,
+            });
+        }
+        Ok(Holder {
+            worker: id,
+            name,
+            slot,
+        })
+    }
+
+    /// The workers that are connected, by name.
+    pub fn rows(&self, now: Timestamp) -> Vec<WorkerRow> {
+        let mut rows: Vec<WorkerRow> = self
+            .entries(now)
+            .values()
+            .map(|entry| WorkerRow {
+                name: entry.info.name.clone(),
+                id: entry.info.id,
+                device: entry.info.device.clone(),
+                slots: entry.info.slots,
+                busy: entry.busy,
+                program_version: entry.info.program_version.clone(),
+                silent: now.since(entry.heard),
+                draining: entry.draining,
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        rows
+    }
+
+    /// How many workers are connected, and how many slots they have together.
+    pub fn totals(&self, now: Timestamp) -> (u32, u32) {
+        let entries = self.entries(now);
+        let slots = entries
+            .values()
+            .map(|entry| entry.info.slots)
+            .fold(0, u32::saturating_add);
+        (u32::try_from(entries.len()).unwrap_or(u32::MAX), slots)
+    }
+}
