@@ -461,6 +461,15 @@ fn a_wrong_file_is_told_where_and_why() {
             &["`values` has no meaning for constant"],
         ),
         (
+            "too many values",
+            &format!(
+                "method: grid\nparameters:\n  epochs: {{values: {:?}}}\n",
+                (1..=1_001).collect::<Vec<_>>()
+            ),
+            "3:12",
+            &["1001 values", "`q`"],
+        ),
+        (
             "no values",
             "method: grid\nparameters:\n  dropout: {}\n",
             "3:3",

@@ -19,7 +19,7 @@ pub struct SpaceError {
     text: Box<NamedSource<String>>,
 }
 
-/// Something to be said of accepted search file: a part that means nothing here or was hardly meant so.
+/// Something to be said of an accepted search file: a part that means nothing here or was hardly meant so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// What it is, and what to do.

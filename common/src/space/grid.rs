@@ -15,8 +15,9 @@ use crate::hyperparameter::{Hyperparameters, Value};
 
 use super::Space;
 
-/// The most nodes that conditions may make of a space.
+/// The most nodes, and the most branches of all nodes together, that conditions may make of a space.
 const MAX_NODES: usize = 50_000;
+const MAX_BRANCHES: usize = 1_000_000;
 
 /// Which of the dimensions that have no value yet can still exist at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,10 @@ impl Alive {
     /// Whether the dimension at this position of the space can exist.
     pub const fn has(self, position: usize) -> bool {
         self.0 >> position & 1 == 1
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// What can still exist once the dimension at this position has a value, or is known not to exist.
@@ -105,8 +110,8 @@ impl Node {
 }
 
 impl Grid {
-    /// Numbers the points of a space. `None` if it is not finite, or if its conditions make more
-    /// than 50,000 different combinations.
+    /// Numbers the points of a space. `None` if it is not finite, or if its conditions make too many
+    /// different combinations to keep.
     pub fn new(space: &Space) -> Option<Self> {
         if !space.is_finite() || space.dimensions.len() > 64 {
             return None;
@@ -114,7 +119,9 @@ impl Grid {
         let mut builder = Builder {
             space,
             order: space.order(),
+            leaves: decided(space),
             nodes: vec![Node::Point],
+            branches: 0,
             known: HashMap::new(),
         };
         let root = builder.node(0, Alive::ALL)?;
@@ -165,10 +172,35 @@ impl Grid {
     }
 }
 
+/// For each dimension that others depend on, what each of its values leaves of all dimensions.
+fn decided(space: &Space) -> Vec<Option<Vec<Alive>>> {
+    let decides = |parameter| {
+        let mut conditions = space.dimensions.iter().flat_map(|dimension| &dimension.when);
+        conditions.any(|condition| condition.parameter == parameter)
+    };
+    let leaves = |position: usize| {
+        let dimension = &space.dimensions[position];
+        (0..dimension.distribution.size()?)
+            .map(|index| dimension.distribution.value(dimension.parameter, index))
+            .map(|value| Some(Alive::ALL.after(space, position, value.as_ref())))
+            .collect()
+    };
+    (0..space.dimensions.len())
+        .map(|position| {
+            decides(space.dimensions[position].parameter)
+                .then(|| leaves(position))
+                .flatten()
+        })
+        .collect()
+}
+
 struct Builder<'a> {
     space: &'a Space,
     order: Vec<usize>,
+    /// For each dimension that others depend on, what each of its values leaves of them.
+    leaves: Vec<Option<Vec<Alive>>>,
     nodes: Vec<Node>,
+    branches: usize,
     known: HashMap<(usize, Alive), usize>,
 }
 
@@ -182,25 +214,20 @@ impl Builder<'_> {
             return Some(known);
         }
         let dimension = &self.space.dimensions[position];
-        let decides = self.space.dimensions.iter().any(|other| {
-            other
-                .when
-                .iter()
-                .any(|condition| condition.parameter == dimension.parameter)
-        });
         let node = if !alive.has(position) {
             let rest = self.node(depth + 1, alive.after(self.space, position, None))?;
             self.known.insert((depth, alive), rest);
             return Some(rest);
-        } else if decides {
+        } else if let Some(leaves) = self.leaves[position].take() {
             let mut branches = Vec::new();
             let mut total = 0u128;
-            for index in 0..dimension.distribution.size()? {
-                let value = dimension.distribution.value(dimension.parameter, index)?;
-                let rest = self.node(depth + 1, alive.after(self.space, position, Some(&value)))?;
+            self.branches += leaves.len();
+            for left in &leaves {
+                let rest = self.node(depth + 1, alive.and(*left))?;
                 total = total.saturating_add(self.nodes[rest].size());
                 branches.push((total, rest));
             }
+            self.leaves[position] = Some(leaves);
             Node::Fork { depth, branches }
         } else {
             let rest = self.node(depth + 1, alive.after(self.space, position, None))?;
@@ -208,7 +235,7 @@ impl Builder<'_> {
             let size = self.nodes[rest].size().saturating_mul(u128::from(values));
             Node::Even { depth, rest, size }
         };
-        if self.nodes.len() >= MAX_NODES {
+        if self.nodes.len() >= MAX_NODES || self.branches > MAX_BRANCHES {
             return None;
         }
         self.nodes.push(node);

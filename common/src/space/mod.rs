@@ -10,8 +10,10 @@ mod error;
 mod grid;
 mod notes;
 mod parse;
+mod problem;
 mod read;
 mod read_distribution;
+mod read_parameters;
 mod tree;
 mod validate;
 
@@ -24,7 +26,7 @@ pub use distribution::{Bell, Distribution, Multiples, Scale};
 pub use error::{Note, SpaceError};
 pub use grid::{Alive, Grid};
 pub use parse::Parsed;
-pub use validate::{Path, Problem, SpecError, Step};
+pub use problem::{Path, Problem, SpecError, Step};
 
 use crate::dataset::KnownDataset;
 use crate::hyperparameter::{Hyperparameters, Parameter, Value};
@@ -33,6 +35,9 @@ use crate::trial::Metric;
 
 /// The most trials that a grid may have, replicates included.
 pub const MAX_GRID: u64 = 1_000_000;
+
+/// The most values that a list may have.
+pub const MAX_VALUES: usize = 1_000;
 
 /// The largest search file, in bytes.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -367,28 +372,33 @@ mod tests {
 
     #[test]
     fn conditions_that_make_too_many_combinations_are_refused() {
-        // Every other hyperparameter exists at its own half of the values of one that has very many.
-        let epochs = parameter("epochs");
-        let mut fields = one(
-            "epochs",
-            Distribution::Categorical {
-                values: (1..=70_000).map(Value::Integer).collect(),
-                probabilities: None,
-            },
-        );
-        for (bit, name) in Parameter::all()
-            .filter(|parameter| *parameter != epochs)
+        // Two with many values each, and each decides over others by the digits of its value.
+        let numbers = |chosen: &dyn Fn(i64) -> bool| {
+            (1..=1_000)
+                .filter(|number| chosen(*number))
+                .map(Value::Integer)
+                .collect::<Vec<_>>()
+        };
+        let everything = || Distribution::Categorical {
+            values: numbers(&|_| true),
+            probabilities: None,
+        };
+        let controllers = ["epochs", "batch_size"].map(parameter);
+        let mut fields = one("epochs", everything());
+        fields
+            .space
+            .dimensions
+            .extend(one("batch_size", everything()).space.dimensions);
+        for (index, other) in Parameter::all()
+            .filter(|other| !controllers.contains(other))
             .enumerate()
         {
-            let values = (1..=70_000)
-                .filter(|number| number >> bit & 1 == 1)
-                .map(Value::Integer)
-                .collect();
+            let values = numbers(&|number| number >> (index / 2) & 1 == 1);
             fields.space.dimensions.push(Dimension {
-                parameter: name,
-                distribution: Distribution::Constant(name.default_value()),
+                parameter: other,
+                distribution: Distribution::Constant(other.default_value()),
                 when: vec![Condition {
-                    parameter: epochs,
+                    parameter: controllers[index % 2],
                     values,
                 }],
             });

@@ -3,7 +3,8 @@
 use crate::hyperparameter::{Domain, Parameter, nearest};
 
 use super::error::Complaint;
-use super::read::{Remark, text, unknown_key, value, wrong_type};
+use super::read::{Remark, text, unknown_key, wrong_type};
+use super::read_parameters::value;
 use super::tree::{Key, Kind, Node};
 use super::{Bell, Distribution, Scale};
 
@@ -129,10 +130,8 @@ fn implied(key: &Key, node: &Node) -> Result<&'static str, Complaint> {
         node.entry(name)
             .is_none_or(|(_, node)| matches!(node.kind, Kind::Integer(_)))
     };
-    if has("parameters") {
-        // Refused where all keys are looked at.
-        Ok("constant")
-    } else if has("value") {
+    // `parameters` is refused where all keys are looked at.
+    if has("value") || has("parameters") {
         Ok("constant")
     } else if has("values") {
         Ok("categorical")

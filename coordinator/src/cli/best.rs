@@ -51,9 +51,12 @@ pub(crate) async fn run(args: BestArgs, url: &CoordinatorUrl, output: &mut Outpu
     let size = download(&client, best.model, &mut file, "model.safetensors".to_owned()).await?;
     let header = read_header(file.so_far()?, size)?;
     let mut described = AtomicFile::create(&description)?;
-    let mut bytes = serde_json::to_vec_pretty(&Description::new(&best, &header)).map_err(|error| described.unwritable(error.into()))?;
+    let mut bytes = serde_json::to_vec_pretty(&Description::new(&best, &header))
+        .map_err(|error| described.unwritable(error.into()))?;
     bytes.push(b'\n');
-    described.write_all(&bytes).map_err(|source| described.unwritable(source))?;
+    described
+        .write_all(&bytes)
+        .map_err(|source| described.unwritable(source))?;
     file.finish()?;
     described.finish()?;
 
@@ -135,7 +138,9 @@ impl<'a> Description<'a> {
 
 /// The model on the test set, where it is known.
 fn test_of(best: &Best) -> Option<Score> {
-    best.row.test.or_else(|| best.row.report.and_then(|report| report.test))
+    best.row
+        .test
+        .or_else(|| best.row.report.and_then(|report| report.test))
 }
 
 fn render(best: &Best, model: &Path, description: &Path) -> String {
@@ -148,7 +153,9 @@ fn render(best: &Best, model: &Path, description: &Path) -> String {
     shown.push_str(&match test_of(best) {
         Some(test) => format!(", test accuracy {}\n", text::percent(test.accuracy)),
         None if best.search.state.has_ended() => "; it was not evaluated on the test set\n".to_owned(),
-        None => " so far; the best of all is evaluated on the test set when the search is complete\n".to_owned(),
+        None => {
+            " so far; the best of all is evaluated on the test set when the search is complete\n".to_owned()
+        }
     });
     shown.push_str(&format!("{}\n", row.hyperparameters));
     shown.push_str(&format!("model:            {}\n", model.display()));
@@ -218,7 +225,11 @@ mod tests {
     #[test]
     fn the_test_accuracy_is_said_as_far_as_it_is_known() {
         for (test, state, said) in [
-            (Some(score(0.3, 0.9)), SearchState::Complete, "test accuracy 90.00 %"),
+            (
+                Some(score(0.3, 0.9)),
+                SearchState::Complete,
+                "test accuracy 90.00 %",
+            ),
             (None, SearchState::Running, "when the search is complete"),
             (None, SearchState::Cancelled, "not evaluated"),
         ] {

@@ -38,7 +38,9 @@ pub enum UrlError {
     #[error("a coordinator's address looks like http://127.0.0.1:7733")]
     Shape,
     /// It asks for another protocol.
-    #[error("{scheme}:// is not spoken by this version; a coordinator's address looks like http://127.0.0.1:7733")]
+    #[error(
+        "{scheme}:// is not spoken by this version; a coordinator's address looks like http://127.0.0.1:7733"
+    )]
     Scheme {
         /// The protocol that it asks for.
         scheme: String,
@@ -358,7 +360,12 @@ fn nearest(name: &Name, known: Vec<Name>) -> Vec<Name> {
     let given = name.as_str().to_lowercase();
     let mut likely: Vec<(f64, Name)> = known
         .into_iter()
-        .map(|known| (strsim::jaro_winkler(&given, &known.as_str().to_lowercase()), known))
+        .map(|known| {
+            (
+                strsim::jaro_winkler(&given, &known.as_str().to_lowercase()),
+                known,
+            )
+        })
         .filter(|(likeness, _)| *likeness > 0.75)
         .collect();
     likely.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -139,7 +139,10 @@ impl Local {
     pub(crate) async fn add(self, client: &mut Client, name: Name) -> Result<Manifest, CliError> {
         let hashes = self.hashes();
         let held = client.datasets().await?;
-        if let Some(held) = held.into_iter().find(|held| held.name == name && held.files == hashes) {
+        if let Some(held) = held
+            .into_iter()
+            .find(|held| held.name == name && held.files == hashes)
+        {
             return Ok(held);
         }
         let mut store = client.artifacts().await?;
@@ -212,8 +215,15 @@ mod tests {
     fn what_pretends_to_be_a_known_dataset_is_checked() {
         let root = tempfile::tempdir().expect("temporary folder");
         let folder = dataset_folder(&root.path().join("digits"), 1);
-        let refused = Local::read(&folder, Some(&KnownDataset::FASHION_MNIST)).err().expect("another dataset");
-        assert!(refused.to_string().contains("is not the published fashion-mnist file"), "{refused}");
+        let refused = Local::read(&folder, Some(&KnownDataset::FASHION_MNIST))
+            .err()
+            .expect("another dataset");
+        assert!(
+            refused
+                .to_string()
+                .contains("is not the published fashion-mnist file"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything that can go wrong in a command: one message each, and the exit code it means.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use fittingroom_common::convert::DecodeError;
@@ -8,9 +8,11 @@ use fittingroom_common::dataset::DatasetError;
 use fittingroom_common::id::Name;
 use fittingroom_common::space::SpaceError;
 use fittingroom_common::view::SearchState;
+use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::safetensors::HeaderError;
 use super::text::clean;
+use crate::serve::ServeError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -143,8 +145,8 @@ pub(crate) enum CliError {
         reason: String,
     },
     /// The server ended with an error.
-    #[error("{0}")]
-    Serve(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// Results cannot be printed.
     #[error("results cannot be printed: {0}")]
     Output(#[source] io::Error),
@@ -170,6 +172,39 @@ impl CliError {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             _ => 1,
         }
+    }
+
+    /// What is told on stderr: the message, and of a search file the place too.
+    pub(crate) fn for_people(&self) -> String {
+        match self {
+            Self::SearchFile(error) => format!("{self}\n{}", excerpt(error)),
+            _ => format!("error: {self}"),
+        }
+    }
+}
+
+/// The lines of a search file that an error is about, marked, and what to do about it.
+fn excerpt(error: &SpaceError) -> String {
+    let theme = if io::stderr().is_terminal() {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let mut excerpt = String::new();
+    let handler = GraphicalReportHandler::new_themed(theme).with_context_lines(2);
+    if handler.render_report(&mut excerpt, error).is_err() {
+        return String::new();
+    }
+    // The first lines repeat the message, which stands above already, in a form that editors read.
+    match excerpt.find('╭') {
+        Some(at) => {
+            let line = excerpt[..at].rfind('\n').map_or(0, |end| end + 1);
+            excerpt[line..].trim_end().to_owned()
+        }
+        None => error
+            .help()
+            .map(|help| format!("  help: {help}"))
+            .unwrap_or_default(),
     }
 }
 

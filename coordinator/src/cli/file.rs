@@ -104,7 +104,13 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).expect("a folder");
         entries
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect()
     }
 
@@ -129,10 +135,7 @@ mod tests {
     fn what_cannot_be_written_is_named() {
         let folder = tempfile::tempdir().expect("temporary folder");
         for target in [folder.path().join("missing/file"), folder.path().to_owned()] {
-            let message = AtomicFile::create(&target)
-                .err()
-                .expect("must fail")
-                .to_string();
+            let message = AtomicFile::create(&target).err().expect("must fail").to_string();
             assert!(message.contains(&format!("{target:?}")), "{message}");
         }
     }

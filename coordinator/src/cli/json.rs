@@ -304,7 +304,11 @@ impl<'a> From<&'a Manifest> for Dataset<'a> {
             classes: it.shape.classes,
             train_images: it.shape.train_images,
             test_images: it.shape.test_images,
-            files: FileRole::ALL.map(FileRole::file_name).into_iter().zip(it.files).collect(),
+            files: FileRole::ALL
+                .map(FileRole::file_name)
+                .into_iter()
+                .zip(it.files)
+                .collect(),
         }
     }
 }

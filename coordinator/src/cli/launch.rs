@@ -58,10 +58,7 @@ const SHOWN: u64 = 5;
 pub(crate) async fn run(args: LaunchArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
     let form = args.json.form();
     let spec = read(&args.file)?;
-    let local = match &spec.dataset {
-        DatasetChoice::Named(_) => None,
-        DatasetChoice::Folder(folder) => Some(read_dataset(&args.file, folder)?),
-    };
+    let data = Data::of(&spec, &args.file)?;
     if args.dry_run {
         let trials = DryRun::new(&spec, args.show.unwrap_or(SHOWN));
         return match form {
@@ -70,15 +67,7 @@ pub(crate) async fn run(args: LaunchArgs, url: &CoordinatorUrl, output: &mut Out
         };
     }
     let mut client = Client::connect(url).await?;
-    let dataset = match (&spec.dataset, local) {
-        (DatasetChoice::Folder(_), Some((folder, local))) => {
-            notice(&format!("dataset {}: {}", folder.display(), local.describe()));
-            let name = local.own_name(&folder);
-            local.add(&mut client, name).await?.name
-        }
-        (DatasetChoice::Folder(folder), None) => Name::sanitised(&folder.to_string_lossy()),
-        (DatasetChoice::Named(name), _) => fetch(&mut client, name).await?.name,
-    };
+    let dataset = data.give(&mut client).await?;
     let name = args.name.or_else(|| spec.name.clone());
     let search = client.launch(Launch { name, spec, dataset }).await?;
     match (form, args.follow.is_set()) {
@@ -111,20 +100,53 @@ fn read(path: &Path) -> Result<SearchSpec, CliError> {
     let file = File::open(path).map_err(unreadable)?;
     file.take(most).read_to_end(&mut bytes).map_err(unreadable)?;
     let shown = path.display().to_string();
-    let parsed = SearchSpec::parse_bytes(&shown, &bytes).map_err(|error| CliError::SearchFile(Box::new(error)))?;
+    let parsed =
+        SearchSpec::parse_bytes(&shown, &bytes).map_err(|error| CliError::SearchFile(Box::new(error)))?;
     for note in &parsed.notes {
-        notice(&format!("{shown}:{}:{}: note: {}", note.line, note.column, text::clean(&note.message)));
+        notice(&format!(
+            "{shown}:{}:{}: note: {}",
+            note.line,
+            note.column,
+            text::clean(&note.message)
+        ));
     }
     Ok(parsed.spec)
 }
 
-/// Reads the dataset in a folder that a search file names, relative to the file's own folder.
-fn read_dataset(file: &Path, folder: &Path) -> Result<(PathBuf, Local), CliError> {
-    let folder = file.parent().unwrap_or(Path::new("")).join(folder);
-    match Local::read(&folder, None) {
-        Ok(local) => Ok((folder, local)),
-        Err(CliError::Dataset(source)) => Err(CliError::DatasetFolder { folder, source }),
-        Err(other) => Err(other),
+/// What a search is to be trained on.
+enum Data {
+    /// A dataset that the coordinator holds or can obtain.
+    Named(Name),
+    /// A dataset in a folder here.
+    Here { folder: PathBuf, files: Local },
+}
+
+impl Data {
+    /// What a search file names, its folder taken relative to the file's own.
+    fn of(spec: &SearchSpec, file: &Path) -> Result<Self, CliError> {
+        match &spec.dataset {
+            DatasetChoice::Named(name) => Ok(Self::Named(name.clone())),
+            DatasetChoice::Folder(folder) => {
+                let folder = file.parent().unwrap_or(Path::new("")).join(folder);
+                match Local::read(&folder, None) {
+                    Ok(files) => Ok(Self::Here { folder, files }),
+                    Err(CliError::Dataset(source)) => Err(CliError::DatasetFolder { folder, source }),
+                    Err(other) => Err(other),
+                }
+            }
+        }
+    }
+
+    /// Sees to it that the coordinator holds the dataset, and gives the name by which it does.
+    async fn give(self, client: &mut Client) -> Result<Name, CliError> {
+        match self {
+            Self::Named(name) => Ok(fetch(client, &name).await?.name),
+            Self::Here { folder, files } => {
+                notice(&format!("dataset {}: {}", folder.display(), files.describe()));
+                let name = files.own_name(&folder);
+                Ok(files.add(client, name).await?.name)
+            }
+        }
     }
 }
 
@@ -138,7 +160,10 @@ fn render(search: &SearchSummary, is_followed: bool) -> String {
         search.dataset
     );
     if !is_followed {
-        shown.push_str(&format!("next: fittingroom leaderboard {} --follow\n", search.name));
+        shown.push_str(&format!(
+            "next: fittingroom leaderboard {} --follow\n",
+            search.name
+        ));
     }
     shown
 }
@@ -160,10 +185,15 @@ struct DryTrial {
 impl DryRun {
     fn new(spec: &SearchSpec, show: u64) -> Self {
         let plan = Plan::new(spec);
-        let first = (0..show.min(spec.trial_count())).map(TrialId::new).map_while(|trial| {
-            let hyperparameters = plan.hyperparameters(trial)?;
-            Some(DryTrial { trial, hyperparameters })
-        });
+        let first = (0..show.min(spec.trial_count()))
+            .map(TrialId::new)
+            .map_while(|trial| {
+                let hyperparameters = plan.hyperparameters(trial)?;
+                Some(DryTrial {
+                    trial,
+                    hyperparameters,
+                })
+            });
         Self {
             trials: spec.trial_count(),
             method: spec.method.name(),
@@ -172,8 +202,17 @@ impl DryRun {
     }
 
     fn render(&self, spec: &SearchSpec) -> String {
-        let mut shown = format!("{} by {} on {}\n", text::plural(self.trials, "trial"), self.method, spec.dataset);
-        for DryTrial { trial, hyperparameters } in &self.first {
+        let mut shown = format!(
+            "{} by {} on {}\n",
+            text::plural(self.trials, "trial"),
+            self.method,
+            spec.dataset
+        );
+        for DryTrial {
+            trial,
+            hyperparameters,
+        } in &self.first
+        {
             shown.push_str(&format!("trial {trial}: {hyperparameters}\n"));
         }
         let more = self.trials - self.first.len() as u64;
@@ -253,8 +292,15 @@ mod tests {
         let root = tempfile::tempdir().expect("temporary folder");
         dataset_folder(&root.path().join("searches/digits"), 1);
         let file = root.path().join("searches/search.yaml");
-        assert!(read_dataset(&file, Path::new("./digits")).is_ok());
-        let error = read_dataset(&file, Path::new("./letters")).err().expect("not there");
+        let data = |folder: &str| {
+            let text = format!("method: grid\ndataset: {folder}\nparameters: {{epochs: {{value: 1}}}}\n");
+            Data::of(
+                &SearchSpec::parse("search.yaml", &text).expect("good").spec,
+                &file,
+            )
+        };
+        assert!(data("./digits").is_ok());
+        let error = data("./letters").err().expect("not there");
         assert!(error.to_string().contains("searches/./letters"), "{error}");
     }
 }

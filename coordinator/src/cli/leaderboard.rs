@@ -72,7 +72,9 @@ pub(crate) fn render(search: &SearchSummary, trials: &[TrialRow], width: Option<
     if !fixed.is_empty() {
         shown.push_str(&format!("\nall with {fixed}\n"));
     }
-    let undrawn = search.trial_count.saturating_sub(search.counts.ended() + search.counts.running + search.counts.waiting);
+    let undrawn = search
+        .trial_count
+        .saturating_sub(search.counts.ended() + search.counts.running + search.counts.waiting);
     if undrawn > 0 {
         shown.push_str(&format!("\n{} not drawn yet\n", text::plural(undrawn, "trial")));
     }

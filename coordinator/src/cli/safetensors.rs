@@ -91,7 +91,10 @@ impl Header {
                 most: MAX_HEADER,
             });
         }
-        let Some(data) = file_length.checked_sub(8).and_then(|rest| rest.checked_sub(claimed)) else {
+        let Some(data) = file_length
+            .checked_sub(8)
+            .and_then(|rest| rest.checked_sub(claimed))
+        else {
             return Err(HeaderError::Length {
                 claimed,
                 file: file_length,

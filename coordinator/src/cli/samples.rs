@@ -50,7 +50,10 @@ fn row(trial: u64, state: TrialState) -> TrialRow {
         place: Some((Name::sanitised("node-1"), SlotNumber::new(0))),
         hyperparameters: hyperparameters(&[
             ("optimizer", if trial % 2 == 0 { "sgd" } else { "adam" }),
-            ("learning_rate", ["0.1", "0.01", "0.001", "1e-4"][(trial % 4) as usize]),
+            (
+                "learning_rate",
+                ["0.1", "0.01", "0.001", "1e-4"][(trial % 4) as usize],
+            ),
             ("batch_size", "64"),
         ]),
         report: None,

@@ -147,8 +147,17 @@ fn cells(metric: Metric, row: &TrialRow, parameters: &[Parameter], is_tested: bo
         let value = row.hyperparameters.get(*parameter);
         value.map(ToString::to_string).unwrap_or_default()
     }));
-    cells.push(row.place.as_ref().map(|(name, _)| name.to_string()).unwrap_or_default());
-    cells.push(row.report.map(|report| text::seconds(report.seconds)).unwrap_or_default());
+    cells.push(
+        row.place
+            .as_ref()
+            .map(|(name, _)| name.to_string())
+            .unwrap_or_default(),
+    );
+    cells.push(
+        row.report
+            .map(|report| text::seconds(report.seconds))
+            .unwrap_or_default(),
+    );
     cells
 }
 
@@ -178,7 +187,13 @@ mod tests {
 
     #[test]
     fn a_leaderboard_shows_what_differs() {
-        let rows = [complete(3, 1, 0.9123), complete(0, 2, 0.9), diverged(1), running(2), waiting(4)];
+        let rows = [
+            complete(3, 1, 0.9123),
+            complete(0, 2, 0.9),
+            diverged(1),
+            running(2),
+            waiting(4),
+        ];
         let rows: Vec<&TrialRow> = rows.iter().collect();
         let (columns, cells) = leaderboard(Metric::ValidationAccuracy, &rows);
         assert_eq!(

@@ -73,13 +73,10 @@ pub(crate) async fn download(
     let bar = bar(None, label);
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
-    while let Some(chunk) = chunks
-        .message()
-        .await
-        .map_err(|status| client.explain(&status))?
-    {
+    while let Some(chunk) = chunks.message().await.map_err(|status| client.explain(&status))? {
         hasher.update(&chunk.data);
-        file.write_all(&chunk.data).map_err(|source| file.unwritable(source))?;
+        file.write_all(&chunk.data)
+            .map_err(|source| file.unwritable(source))?;
         size += chunk.data.len() as u64;
         bar.inc(chunk.data.len() as u64);
     }

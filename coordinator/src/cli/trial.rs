@@ -68,7 +68,10 @@ fn render(name: &Name, history: &TrialHistory, width: Option<u16>) -> String {
 
 fn render_attempt(attempt: &AttemptHistory, width: Option<u16>) -> String {
     let (worker, slot) = &attempt.place;
-    let mut shown = format!("attempt {} on {worker}/{slot}, begun {}", attempt.number, attempt.started);
+    let mut shown = format!(
+        "attempt {} on {worker}/{slot}, begun {}",
+        attempt.number, attempt.started
+    );
     if let Some(ended) = attempt.ended {
         let took = text::duration(ended.since(attempt.started));
         shown.push_str(&format!(", ended after {took}"));
@@ -113,7 +116,11 @@ fn render_epochs(epochs: &[Report], width: Option<u16>) -> String {
         }
         let mut cells = vec![report.epoch.to_string()];
         for score in scores {
-            cells.push(score.map(|score| text::percent(score.accuracy)).unwrap_or_default());
+            cells.push(
+                score
+                    .map(|score| text::percent(score.accuracy))
+                    .unwrap_or_default(),
+            );
             cells.push(score.map(|score| text::loss(score.loss)).unwrap_or_default());
         }
         cells.push(text::grouped(report.images_per_second as u64));
@@ -134,7 +141,11 @@ fn sparkline(numbers: &[f64]) -> String {
         .chunks(each)
         .map(|chunk| {
             let peak = chunk.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let share = if high > low { (peak - low) / (high - low) } else { 0.0 };
+            let share = if high > low {
+                (peak - low) / (high - low)
+            } else {
+                0.0
+            };
             LEVELS[((share * 7.0).round() as usize).min(7)]
         })
         .collect()
@@ -181,11 +192,8 @@ mod tests {
 
     #[test]
     fn a_sparkline_spans_its_numbers() {
-        for (numbers, shown) in [
-            (vec![0.0, 0.5, 1.0], "▁▅█"),
-            (vec![3.0, 3.0], "▁▁"),
-            (vec![], ""),
-        ] {
+        for (numbers, shown) in [(vec![0.0, 0.5, 1.0], "▁▅█"), (vec![3.0, 3.0], "▁▁"), (vec![], "")]
+        {
             assert_eq!(sparkline(&numbers), shown);
         }
         let long: Vec<f64> = (0..1_000).map(f64::from).collect();

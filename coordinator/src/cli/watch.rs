@@ -141,7 +141,10 @@ mod tests {
             let mut waits = Waits::new(seed);
             for bound in [1, 2, 4, 8, 15, 15, 15] {
                 let wait = waits.next();
-                assert!(wait <= Duration::from_secs(bound), "seed {seed}: {wait:?} of {bound} s");
+                assert!(
+                    wait <= Duration::from_secs(bound),
+                    "seed {seed}: {wait:?} of {bound} s"
+                );
             }
             waits.reset();
             assert!(waits.next() <= FIRST_WAIT, "seed {seed}");

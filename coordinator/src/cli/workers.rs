@@ -19,7 +19,11 @@ pub(crate) struct WorkersArgs {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: WorkersArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
+pub(crate) async fn run(
+    args: WorkersArgs,
+    url: &CoordinatorUrl,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let workers = Client::connect(url).await?.workers().await?;
     match args.json.form() {
         Form::Json => output.json(&json::Workers {
@@ -79,7 +83,11 @@ mod tests {
             silent: Duration::from_millis(1_400),
             draining,
         };
-        let workers = [worker("node-1", 1, false), worker("node-2", 0, false), worker("old", 2, true)];
+        let workers = [
+            worker("node-1", 1, false),
+            worker("node-2", 0, false),
+            worker("old", 2, true),
+        ];
         assert_eq!(render(&workers, None), "");
         assert!(render(&[], None).contains("fittingroom-worker run"));
     }

@@ -670,8 +670,14 @@ fn check_log(events: &[Event]) {
     let mut ended: BTreeMap<TrialId, u32> = BTreeMap::new();
     let mut is_open = true;
     for event in events {
-        if matches!(event.fact, Fact::TrialPlanned { .. } | Fact::AttemptStarted { .. }) {
-            assert!(is_open, "no trial starts in a search that stops or pauses: {event:?}");
+        if matches!(
+            event.fact,
+            Fact::TrialPlanned { .. } | Fact::AttemptStarted { .. }
+        ) {
+            assert!(
+                is_open,
+                "no trial starts in a search that stops or pauses: {event:?}"
+            );
         }
         match &event.fact {
             Fact::AttemptStarted { attempt, .. } | Fact::EvaluationStarted { attempt, .. } => {

@@ -73,8 +73,12 @@ mod tests {
         type Change = fn(&mut LeaderboardView);
         let rows: [(&str, Change); 4] = [
             ("no attempt has ended", |view| view.search.attempts_ended = 0),
-            ("the search is paused", |view| view.search.state = SearchState::Paused),
-            ("attempts took no time", |view| view.search.attempt_time = Duration::ZERO),
+            ("the search is paused", |view| {
+                view.search.state = SearchState::Paused
+            }),
+            ("attempts took no time", |view| {
+                view.search.attempt_time = Duration::ZERO
+            }),
             ("there is no worker", |view| {
                 view.running.clear();
                 view.slots = 0;

@@ -12,7 +12,10 @@ pub(crate) fn changes(before: Option<&LeaderboardView>, now: &LeaderboardView) -
     let search = &now.search;
     let Some(before) = before else {
         return vec![
-            format!("search {}: {}, ranked by {}", search.name, search.state, search.metric),
+            format!(
+                "search {}: {}, ranked by {}",
+                search.name, search.state, search.metric
+            ),
             format!("{}; {}", counts(search), workers(now)),
         ];
     };
@@ -35,7 +38,11 @@ pub(crate) fn changes(before: Option<&LeaderboardView>, now: &LeaderboardView) -
             })
             .collect();
         let result = result(search.metric, row);
-        lines.push(format!("{place} trial {} {result}  {}", row.trial, values.join(" ")).trim_end().to_owned());
+        lines.push(
+            format!("{place} trial {} {result}  {}", row.trial, values.join(" "))
+                .trim_end()
+                .to_owned(),
+        );
     }
     let failed = search.counts.failed.saturating_sub(before.search.counts.failed);
     let failed_in_sight = lines.iter().filter(|line| line.contains(" FAILED ")).count() as u64;
@@ -49,7 +56,12 @@ pub(crate) fn changes(before: Option<&LeaderboardView>, now: &LeaderboardView) -
         } else {
             format!(" ({})", text::clean(&search.reason))
         };
-        lines.push(format!("search {} is now {}{why}; {}", search.name, search.state, counts(search)));
+        lines.push(format!(
+            "search {} is now {}{why}; {}",
+            search.name,
+            search.state,
+            counts(search)
+        ));
     }
     if (before.workers, before.slots) != (now.workers, now.slots) {
         lines.push(format!("now {}", workers(now)));
@@ -75,7 +87,10 @@ fn result(metric: Metric, row: &TrialRow) -> String {
             };
             let epochs = text::plural(report.epoch.into(), "epoch");
             let time = text::seconds(report.seconds);
-            format!("{}: validation {first}, {second} after {epochs} in {time}{rank}", row.state)
+            format!(
+                "{}: validation {first}, {second} after {epochs} in {time}{rank}",
+                row.state
+            )
         }
         (None, None) => row.state.to_string(),
     }

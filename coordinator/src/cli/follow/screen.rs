@@ -1,7 +1,6 @@
 //! The live screen of a search: how far it is, what runs now, and the ranking.
 
 use std::io;
-use std::time::Duration;
 
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use fittingroom_common::view::{LeaderboardView, SearchState, TrialRow};
@@ -55,7 +54,10 @@ pub(crate) async fn show(
     let mut events = EventStream::new();
     let mut screen = Screen::default();
     loop {
-        terminal.0.draw(|frame| draw(frame, &screen)).map_err(CliError::Terminal)?;
+        terminal
+            .0
+            .draw(|frame| draw(frame, &screen))
+            .map_err(CliError::Terminal)?;
         tokio::select! {
             () = interrupt.heard() => return Ok(false),
             event = events.next() => match event {
@@ -100,7 +102,9 @@ fn asks_to_leave(key: KeyEvent) -> bool {
 fn draw(frame: &mut Frame, screen: &Screen) {
     let running = screen.view.as_ref().map_or(0, |view| view.running.len());
     // What runs gets at most a third of the screen; the ranking is what one came for.
-    let shown = u16::try_from(running).unwrap_or(u16::MAX).min(frame.area().height / 3);
+    let shown = u16::try_from(running)
+        .unwrap_or(u16::MAX)
+        .min(frame.area().height / 3);
     let running_height = if shown == 0 { 0 } else { shown + 2 };
     let [header, gauge, facts, running, ranking, footer] = Layout::vertical([
         Constraint::Length(1),
@@ -174,14 +178,19 @@ fn facts_of(view: &LeaderboardView) -> Text<'static> {
             text::duration(estimate.left)
         ),
         None if view.slots == 0 => "no worker is connected: `fittingroom-worker run` starts one".to_owned(),
-        None if view.search.state == SearchState::Running => "no estimate before a trial has ended".to_owned(),
+        None if view.search.state == SearchState::Running => {
+            "no estimate before a trial has ended".to_owned()
+        }
         None => text::clean(&view.search.reason),
     };
     let best = view.ranked.first().and_then(|row| {
         let report = row.report.as_ref()?;
         let accuracy = text::percent(report.validation.accuracy);
         let loss = text::loss(report.validation.loss);
-        Some(format!("best: trial {} with accuracy {accuracy}, loss {loss}", row.trial))
+        Some(format!(
+            "best: trial {} with accuracy {accuracy}, loss {loss}",
+            row.trial
+        ))
     });
     Text::from(vec![
         Line::from(format!("{}; {pace}", counts(&view.search))),
@@ -257,7 +266,9 @@ fn draw_footer(frame: &mut Frame, area: Rect, screen: &Screen) {
 fn widget<'a>(columns: &'a [Column], rows: &'a [Vec<String>]) -> Table<'a> {
     let widths = columns.iter().enumerate().map(|(index, column)| {
         let heading = column.heading.lines().map(|line| line.chars().count());
-        let cells = rows.iter().filter_map(|row| Some(row.get(index)?.chars().count()));
+        let cells = rows
+            .iter()
+            .filter_map(|row| Some(row.get(index)?.chars().count()));
         let widest = heading.chain(cells).max().unwrap_or(0);
         Constraint::Length(u16::try_from(widest).unwrap_or(u16::MAX))
     });
@@ -271,9 +282,11 @@ fn widget<'a>(columns: &'a [Column], rows: &'a [Vec<String>]) -> Table<'a> {
     });
     let header = Row::new(header).height(header_height).style(Style::new().bold());
     let rows = rows.iter().map(|row| {
-        Row::new(row.iter().zip(columns).map(|(cell, column)| {
-            Cell::from(Text::from(cell.as_str()).alignment(aligned(column)))
-        }))
+        Row::new(
+            row.iter()
+                .zip(columns)
+                .map(|(cell, column)| Cell::from(Text::from(cell.as_str()).alignment(aligned(column)))),
+        )
     });
     Table::new(rows, widths).header(header).column_spacing(2)
 }
@@ -319,10 +332,7 @@ mod tests {
 
     #[test]
     fn the_screen_shows_progress_running_trials_and_the_ranking() {
-        assert_eq!(
-            drawn(&showing(view()), 100, 16),
-            [""; 16]
-        );
+        assert_eq!(drawn(&showing(view()), 100, 16), [""; 16]);
     }
 
     #[test]
@@ -344,7 +354,13 @@ mod tests {
 
     #[test]
     fn bars_fill_evenly() {
-        for (share, shown) in [(0.0, "░░░░"), (0.5, "██░░"), (0.53, "██▏░"), (1.0, "████"), (7.0, "████")] {
+        for (share, shown) in [
+            (0.0, "░░░░"),
+            (0.5, "██░░"),
+            (0.53, "██▏░"),
+            (1.0, "████"),
+            (7.0, "████"),
+        ] {
             assert_eq!(bar(share, 4), shown, "for {share}");
         }
     }
