@@ -2,10 +2,11 @@
 //!
 //! The core decides and the shell acts: [`search`], [`method`], [`leaderboard`] and [`history`] are
 //! pure; [`runner`] owns one search each, [`log`] makes what it decides durable, [`cluster`] holds
-//! all of them, and [`service`] speaks gRPC.
+//! all of them, and [`service`] speaks gRPC. [`cli`] is the program's other half: the operator's commands.
 
 pub mod artifacts;
 mod chronicle;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod datasets;

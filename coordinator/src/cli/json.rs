@@ -1,0 +1,321 @@
+//! The documents of `--json`. Scripts rely on the names of the fields: they are only ever added to.
+
+use std::collections::BTreeMap;
+
+use fittingroom_common::dataset::{FileRole, Manifest};
+use fittingroom_common::hyperparameter::Hyperparameters;
+use fittingroom_common::id::ArtifactHash;
+use fittingroom_common::trial::{Failure, Finite, Report};
+use fittingroom_common::view::{
+    AttemptHistory, EpochRow, LeaderboardView, SearchSummary, TrialHistory, TrialRow, WorkerRow,
+};
+use serde::Serialize;
+
+/// One trial, in `leaderboard`, `export` and wherever else a trial is shown.
+#[derive(Debug, Serialize)]
+pub(crate) struct Trial<'a> {
+    pub(crate) rank: Option<u64>,
+    pub(crate) trial: u64,
+    pub(crate) state: &'static str,
+    pub(crate) attempts: u32,
+    pub(crate) worker: Option<&'a str>,
+    pub(crate) hyperparameters: &'a Hyperparameters,
+    pub(crate) epoch: Option<u32>,
+    pub(crate) train_loss: Option<Finite>,
+    pub(crate) train_accuracy: Option<Finite>,
+    pub(crate) validation_loss: Option<Finite>,
+    pub(crate) validation_accuracy: Option<Finite>,
+    pub(crate) test_loss: Option<Finite>,
+    pub(crate) test_accuracy: Option<Finite>,
+    pub(crate) seconds: Option<f64>,
+    pub(crate) failure: Option<&'static str>,
+}
+
+impl<'a> From<&'a TrialRow> for Trial<'a> {
+    fn from(row: &'a TrialRow) -> Self {
+        let report = row.report.as_ref();
+        // The finished model's own evaluation, or else the newest epoch's where the search tracks it.
+        let test = row.test.or_else(|| report.and_then(|report| report.test));
+        Self {
+            rank: row.rank,
+            trial: row.trial.get(),
+            state: row.state.name(),
+            attempts: row.attempts,
+            worker: row.place.as_ref().map(|(name, _)| name.as_str()),
+            hyperparameters: &row.hyperparameters,
+            epoch: report.map(|report| report.epoch),
+            train_loss: report.map(|report| report.train.loss),
+            train_accuracy: report.map(|report| report.train.accuracy),
+            validation_loss: report.map(|report| report.validation.loss),
+            validation_accuracy: report.map(|report| report.validation.accuracy),
+            test_loss: test.map(|test| test.loss),
+            test_accuracy: test.map(|test| test.accuracy),
+            seconds: report.map(|report| report.seconds),
+            failure: row.failure.as_ref().map(|failure| failure.reason.name()),
+        }
+    }
+}
+
+/// `leaderboard --json`, and each line of it with `--follow`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Leaderboard<'a> {
+    search: &'a str,
+    state: &'static str,
+    metric: &'static str,
+    trials: Vec<Trial<'a>>,
+}
+
+impl<'a> Leaderboard<'a> {
+    /// The whole of a leaderboard.
+    pub(crate) fn new(search: &'a SearchSummary, trials: impl IntoIterator<Item = &'a TrialRow>) -> Self {
+        Self {
+            search: search.name.as_str(),
+            state: search.state.name(),
+            metric: search.metric.name(),
+            trials: trials.into_iter().map(Trial::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a LeaderboardView> for Leaderboard<'a> {
+    /// The ranked trials, then those that run and have no rank yet.
+    fn from(view: &'a LeaderboardView) -> Self {
+        let unranked = view
+            .running
+            .iter()
+            .filter(|running| !view.ranked.iter().any(|ranked| ranked.trial == running.trial));
+        Self::new(&view.search, view.ranked.iter().chain(unranked))
+    }
+}
+
+/// One search, in `list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Search<'a> {
+    search: &'a str,
+    state: &'static str,
+    metric: &'static str,
+    method: &'static str,
+    dataset: &'a str,
+    trials: u64,
+    waiting: u64,
+    running: u64,
+    complete: u64,
+    pruned: u64,
+    failed: u64,
+    cancelled: u64,
+    created: String,
+    ended: Option<String>,
+    reason: Option<&'a str>,
+    best: Option<Trial<'a>>,
+}
+
+impl<'a> From<&'a SearchSummary> for Search<'a> {
+    fn from(it: &'a SearchSummary) -> Self {
+        Self {
+            search: it.name.as_str(),
+            state: it.state.name(),
+            metric: it.metric.name(),
+            method: it.method.name(),
+            dataset: it.dataset.as_str(),
+            trials: it.trial_count,
+            waiting: it.counts.waiting,
+            running: it.counts.running,
+            complete: it.counts.complete,
+            pruned: it.counts.pruned,
+            failed: it.counts.failed,
+            cancelled: it.counts.cancelled,
+            created: it.created.to_string(),
+            ended: it.ended.map(|ended| ended.to_string()),
+            reason: (!it.reason.is_empty()).then_some(it.reason.as_str()),
+            best: it.best.as_ref().map(Trial::from),
+        }
+    }
+}
+
+/// `list --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Searches<'a> {
+    /// Every search.
+    pub(crate) searches: Vec<Search<'a>>,
+}
+
+/// One worker, in `workers`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Worker<'a> {
+    worker: &'a str,
+    id: String,
+    device: &'a str,
+    slots: u32,
+    busy: u32,
+    version: &'a str,
+    silent_seconds: f64,
+    draining: bool,
+}
+
+impl<'a> From<&'a WorkerRow> for Worker<'a> {
+    fn from(it: &'a WorkerRow) -> Self {
+        Self {
+            worker: it.name.as_str(),
+            id: it.id.to_string(),
+            device: &it.device,
+            slots: it.slots,
+            busy: it.busy,
+            version: &it.program_version,
+            silent_seconds: it.silent.as_secs_f64(),
+            draining: it.draining,
+        }
+    }
+}
+
+/// `workers --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Workers<'a> {
+    /// Every connected worker.
+    pub(crate) workers: Vec<Worker<'a>>,
+}
+
+/// The metrics of one epoch, in `trial` and in `export --epochs`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Epoch {
+    epoch: u32,
+    train_loss: Finite,
+    train_accuracy: Finite,
+    validation_loss: Finite,
+    validation_accuracy: Finite,
+    test_loss: Option<Finite>,
+    test_accuracy: Option<Finite>,
+    seconds: f64,
+    images_per_second: f64,
+}
+
+impl From<&Report> for Epoch {
+    fn from(it: &Report) -> Self {
+        Self {
+            epoch: it.epoch,
+            train_loss: it.train.loss,
+            train_accuracy: it.train.accuracy,
+            validation_loss: it.validation.loss,
+            validation_accuracy: it.validation.accuracy,
+            test_loss: it.test.map(|test| test.loss),
+            test_accuracy: it.test.map(|test| test.accuracy),
+            seconds: it.seconds,
+            images_per_second: it.images_per_second,
+        }
+    }
+}
+
+/// One row of `export --epochs`.
+#[derive(Debug, Serialize)]
+pub(crate) struct TrialEpoch {
+    trial: u64,
+    attempt: u32,
+    #[serde(flatten)]
+    epoch: Epoch,
+}
+
+impl From<&EpochRow> for TrialEpoch {
+    fn from(it: &EpochRow) -> Self {
+        Self {
+            trial: it.trial.get(),
+            attempt: it.attempt.get(),
+            epoch: Epoch::from(&it.report),
+        }
+    }
+}
+
+/// `trial --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct History<'a> {
+    search: &'a str,
+    #[serde(flatten)]
+    trial: Trial<'a>,
+    failure_detail: Option<&'a str>,
+    replicate: u32,
+    seeds: fittingroom_common::trial::Seeds,
+    attempt_history: Vec<Attempt<'a>>,
+}
+
+/// One try at a trial, in `trial`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Attempt<'a> {
+    attempt: u32,
+    worker: &'a str,
+    slot: u32,
+    started: String,
+    ended: Option<String>,
+    failure: Option<&'static str>,
+    failure_detail: Option<&'a str>,
+    epochs: Vec<Epoch>,
+}
+
+fn detail(failure: Option<&Failure>) -> Option<&str> {
+    failure.map(|failure| failure.detail.as_str())
+}
+
+impl<'a> History<'a> {
+    /// The document of one trial of a search.
+    pub(crate) fn new(search: &'a str, it: &'a TrialHistory) -> Self {
+        Self {
+            search,
+            trial: Trial::from(&it.row),
+            failure_detail: detail(it.row.failure.as_ref()),
+            replicate: it.replicate,
+            seeds: it.seeds,
+            attempt_history: it.attempts.iter().map(Attempt::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a AttemptHistory> for Attempt<'a> {
+    fn from(it: &'a AttemptHistory) -> Self {
+        Self {
+            attempt: it.number.get(),
+            worker: it.place.0.as_str(),
+            slot: it.place.1.get(),
+            started: it.started.to_string(),
+            ended: it.ended.map(|ended| ended.to_string()),
+            failure: it.failure.as_ref().map(|failure| failure.reason.name()),
+            failure_detail: detail(it.failure.as_ref()),
+            epochs: it.epochs.iter().map(Epoch::from).collect(),
+        }
+    }
+}
+
+/// One dataset, in `dataset` and in what `best` writes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Dataset<'a> {
+    name: &'a str,
+    hash: ArtifactHash,
+    height: usize,
+    width: usize,
+    classes: usize,
+    train_images: usize,
+    test_images: usize,
+    files: BTreeMap<&'static str, ArtifactHash>,
+}
+
+impl<'a> From<&'a Manifest> for Dataset<'a> {
+    fn from(it: &'a Manifest) -> Self {
+        Self {
+            name: it.name.as_str(),
+            hash: it.hash(),
+            height: it.shape.height,
+            width: it.shape.width,
+            classes: it.shape.classes,
+            train_images: it.shape.train_images,
+            test_images: it.shape.test_images,
+            files: FileRole::ALL
+                .map(FileRole::file_name)
+                .into_iter()
+                .zip(it.files)
+                .collect(),
+        }
+    }
+}
+
+/// `dataset list --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Datasets<'a> {
+    /// Every dataset that the coordinator holds.
+    pub(crate) datasets: Vec<Dataset<'a>>,
+}

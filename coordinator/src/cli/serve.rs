@@ -1,0 +1,79 @@
+//! `fittingroom serve`: the coordinator itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use tokio_util::sync::CancellationToken;
+
+use super::error::CliError;
+use super::interrupt::Interrupt;
+use crate::cluster::Leases;
+use crate::serve::{Config, Exposure, bind};
+
+/// Runs the coordinator until it is asked to stop.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  fittingroom serve --data ./fittingroom-data\n\nSIGINT and SIGTERM stop it; what it was doing goes on when it is started again."
+)]
+pub(crate) struct ServeArgs {
+    /// The folder in which searches, datasets and models are kept; made if it is not there
+    #[arg(long, value_name = "DIR", env = "FITTINGROOM_DATA")]
+    data: PathBuf,
+    /// Where workers and commands find the coordinator
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "FITTINGROOM_LISTEN",
+        default_value = "127.0.0.1:7733"
+    )]
+    listen: SocketAddr,
+    /// Where artifacts are kept, instead of in the data folder: s3://BUCKET/PREFIX
+    #[arg(long, value_name = "URL", env = "FITTINGROOM_ARTIFACTS")]
+    artifacts: Option<String>,
+    /// How long a silent worker keeps its trials
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "FITTINGROOM_LEASE_SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    lease_seconds: u32,
+    /// Where datasets are looked for by name, as DIR/NAME; may be given more than once
+    #[arg(long, value_name = "DIR", env = "FITTINGROOM_DATASETS", value_delimiter = ':')]
+    datasets: Vec<PathBuf>,
+    /// Listen on an address that other machines reach, although calls are neither encrypted nor authenticated
+    #[arg(long, env = "FITTINGROOM_INSECURE", value_parser = BoolishValueParser::new())]
+    insecure: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
+    let exposure = if args.insecure {
+        Exposure::Anyone
+    } else {
+        Exposure::LoopbackOnly
+    };
+    let mut interrupt = Interrupt::listen().map_err(CliError::Signals)?;
+    let listener = bind(args.listen, exposure).await?;
+    let config = Config {
+        data: args.data,
+        artifacts: args.artifacts,
+        dataset_folders: args.datasets,
+        leases: Leases::lasting(Duration::from_secs(args.lease_seconds.into())),
+    };
+    let shutdown = CancellationToken::new();
+    let server = crate::serve::run(config, listener, shutdown.clone());
+    tokio::pin!(server);
+    tokio::select! {
+        served = &mut server => Ok(served?),
+        () = interrupt.heard() => {
+            shutdown.cancel();
+            Ok(server.await?)
+        }
+    }
+}
