@@ -1,5 +1,6 @@
 //! `fittingroom-worker run`: parses, sets up diagnostics and signals, and calls the agent.
 
+use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,13 +76,15 @@ pub enum RunError {
 impl RunArguments {
     /// Runs the agent until a signal ends it.
     pub fn execute(self) -> Result<ExitCode, RunError> {
-        tracing_subscriber::fmt()
+        // Only a caller that set up diagnostics of its own makes this fail, and then that is well.
+        let _ = tracing_subscriber::fmt()
             .with_env_filter(
                 EnvFilter::try_from_env("FITTINGROOM_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
             )
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
-            .init();
+            .try_init();
         let config = self.config()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

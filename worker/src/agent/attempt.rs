@@ -5,13 +5,10 @@
 //!      └───────────────────────┴─────────► dropped, or given back ◄──────┘
 //! ```
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
 use fittingroom_common::trial::{Failure, FailureReason, Score};
 use fittingroom_common::work::{Assignment, Outcome, Work};
-use tempfile::TempDir;
 use tracing::{info, warn};
 
 use super::cache::CacheError;
@@ -21,8 +18,9 @@ use super::seat::Seat;
 use super::session::CallError;
 use super::trainer::{TrainerError, run_of, unexpected};
 use super::upload::{UploadError, upload};
-use super::{AgentError, Shared, metrics};
-use crate::trainer::protocol::{Command, Event, TrainCommand};
+use super::words::{self, Files};
+use super::{AgentError, Shared};
+use crate::trainer::protocol::{Command, Event};
 
 /// How far the signals to the agent and to its trainer may be apart when both are told to end.
 const SIGNAL_SKEW: Duration = Duration::from_secs(1);
@@ -56,14 +54,6 @@ enum Driven {
     Interrupted(End),
 }
 
-/// The files that an attempt works with.
-struct Files {
-    dataset: [PathBuf; 4],
-    model: PathBuf,
-    /// Holds the model that is trained, and goes with it.
-    _folder: Option<TempDir>,
-}
-
 /// One attempt while it runs.
 pub(crate) struct Run<'a> {
     /// What all slots share.
@@ -86,11 +76,11 @@ impl Run<'_> {
             Err(error) => return Ok(End::failed(FailureReason::BadData, error.to_string())),
         };
         let run = self.seat.next_run(self.hold.id);
-        let command = command(&run, &assignment.work, &files);
+        let command = words::command(&run, &assignment.work, &files);
         let mut reporter = Reporter::start(
             self.shared.session.clone(),
             self.hold.id,
-            epochs(&assignment.work),
+            words::epochs(&assignment.work),
         );
         // Reports go before the outcome, whatever it is, so that no epoch is lost.
         match self.drive(&run, &command, &mut reporter).await? {
@@ -161,7 +151,12 @@ impl Run<'_> {
         command: &Command,
         reporter: &mut Reporter,
     ) -> Result<Driven, AgentError> {
-        match self.seat.trainer().await {
+        let trainer = tokio::select! {
+            biased;
+            end = interrupted(self.shared, self.hold) => return Ok(Driven::Interrupted(end)),
+            trainer = self.seat.trainer() => trainer,
+        };
+        match trainer {
             Ok(trainer) => {
                 if let Err(error) = trainer.send(command).await {
                     return Ok(Driven::Broken(error));
@@ -203,7 +198,7 @@ impl Run<'_> {
                 },
                 _,
             ) => {
-                if let Some(progress) = metrics::progress(*epoch, *step, *steps) {
+                if let Some(progress) = words::progress(*epoch, *step, *steps) {
                     self.hold.progress(progress);
                 }
                 return None;
@@ -214,7 +209,7 @@ impl Run<'_> {
             },
             (Event::Finished { .. }, Command::Train(_)) if reporter.is_full() => Driven::Model,
             (Event::Evaluated { loss, accuracy, .. }, Command::Evaluate { .. }) => {
-                match metrics::score(*loss, *accuracy) {
+                match words::score(*loss, *accuracy) {
                     Some(score) => Driven::Score(score),
                     None => Driven::Broken(unexpected(event)),
                 }
@@ -303,44 +298,4 @@ fn refused(why: &str) -> End {
         FailureReason::TrainerCrashed,
         format!("the coordinator does not take the trainer's report: {why}"),
     )
-}
-
-fn command(run: &str, work: &Work, files: &Files) -> Command {
-    match work {
-        Work::Train {
-            hyperparameters,
-            seeds,
-            track_test,
-        } => Command::Train(TrainCommand {
-            id: run.to_owned(),
-            dataset: files.dataset.clone(),
-            hyperparameters: hyperparameters.clone(),
-            seeds: *seeds,
-            track_test: *track_test,
-            model_file: files.model.clone(),
-        }),
-        Work::Evaluate { .. } => Command::Evaluate {
-            id: run.to_owned(),
-            dataset: files.dataset.clone(),
-            model_file: files.model.clone(),
-        },
-    }
-}
-
-/// How many epochs the work will report.
-fn epochs(work: &Work) -> usize {
-    match work {
-        Work::Train { hyperparameters, .. } => epochs_of(hyperparameters),
-        Work::Evaluate { .. } => 0,
-    }
-}
-
-fn epochs_of(hyperparameters: &Hyperparameters) -> usize {
-    let value = Parameter::find("epochs")
-        .ok()
-        .and_then(|epochs| hyperparameters.get(epochs));
-    match value {
-        Some(Value::Integer(epochs)) => usize::try_from(*epochs).unwrap_or(0),
-        Some(Value::Choice(_) | Value::Number(_) | Value::Flag(_) | Value::Sizes(_)) | None => 0,
-    }
 }

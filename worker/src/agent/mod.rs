@@ -20,7 +20,7 @@ mod device;
 mod ending;
 mod heartbeat;
 mod held;
-mod metrics;
+mod output;
 mod report;
 mod seat;
 mod session;
@@ -28,6 +28,7 @@ mod slot;
 mod timing;
 mod trainer;
 mod upload;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,10 +76,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The coordinator speaks another version of the messages.
-    #[error(
-        "the coordinator refuses this worker: {said}; this worker speaks version {ours} of the protocol, so install \
-         the same release of Fitting Room on both sides"
-    )]
+    #[error("the coordinator refuses this worker, which speaks version {ours} of the protocol: {said}")]
     Version {
         /// The version that this program speaks.
         ours: u32,
@@ -167,7 +165,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         ended = heartbeat => ended,
     }?;
     // Tells the coordinator that nothing is held, rather than let it wait for the leases to end.
-    let _ = shared.session.heartbeat(&[], true, FAREWELL_DEADLINE).await;
+    let farewell = shared.session.connection.heartbeat(&[], true, FAREWELL_DEADLINE);
+    let _ = farewell.await;
     info!("worker ends");
     Ok(())
 }

@@ -1,14 +1,12 @@
 //! The trainer process of a slot, as a typed handle: commands in, events out, and when it ends, why.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fittingroom_common::trial::{Failure, FailureReason};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,14 +14,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::device::Device;
+use super::output::{Diagnostics, read_events};
 use crate::trainer::protocol::{Command, Event, VERSION};
 
-/// The longest line that a trainer may write.
-const MAX_LINE_BYTES: u64 = 64 << 10;
-/// How many of its last lines of diagnostics tell why a trainer ended.
-const STDERR_LINES: usize = 40;
-/// How much of them fits beside the rest of a failure's detail, in bytes.
-const STDERR_BYTES: usize = Failure::MAX_DETAIL - 512;
 /// How long a trainer may take to end once its output is closed, and to take in a command.
 const PROMPTNESS: Duration = Duration::from_secs(5);
 
@@ -119,12 +112,12 @@ pub(crate) enum TrainerError {
         source: std::io::Error,
     },
     /// It ended.
-    #[error("the trainer {exit}{}", tail(.stderr))]
+    #[error("the trainer {exit}{}", tail(.diagnostics))]
     Ended {
         /// How.
         exit: Exit,
         /// The last lines of its diagnostics.
-        stderr: String,
+        diagnostics: String,
     },
     /// It wrote something that is not an event, or not one that belongs here.
     #[error("the trainer wrote {line:?}: {problem}")]
@@ -139,11 +132,11 @@ pub(crate) enum TrainerError {
     Silent(Duration),
 }
 
-fn tail(stderr: &str) -> String {
-    if stderr.is_empty() {
+fn tail(diagnostics: &str) -> String {
+    if diagnostics.is_empty() {
         String::new()
     } else {
-        format!("; its last lines were:\n{stderr}")
+        format!("; its last lines were:\n{diagnostics}")
     }
 }
 
@@ -152,8 +145,10 @@ impl From<&TrainerError> for Failure {
         let reason = match error {
             TrainerError::Silent(_) => FailureReason::Timeout,
             // What Rust's and C++'s allocators say when they are refused memory. A bare SIGKILL can have other causes.
-            TrainerError::Ended { stderr, .. }
-                if stderr.contains("memory allocation of") || stderr.contains("std::bad_alloc") =>
+            TrainerError::Ended { diagnostics, .. }
+                if ["memory allocation of", "std::bad_alloc"]
+                    .iter()
+                    .any(|words| diagnostics.contains(words)) =>
             {
                 FailureReason::OutOfMemory
             }
@@ -171,8 +166,8 @@ pub(crate) struct Trainer {
     child: Child,
     stdin: ChildStdin,
     events: mpsc::Receiver<Result<Event, TrainerError>>,
-    stderr: Arc<Mutex<VecDeque<String>>>,
-    stderr_reader: JoinHandle<()>,
+    diagnostics: Diagnostics,
+    diagnostics_reader: JoinHandle<()>,
 }
 
 impl Trainer {
@@ -194,14 +189,14 @@ impl Trainer {
         };
         let (sender, events) = mpsc::channel(64);
         tokio::spawn(read_events(stdout, sender));
-        let kept = Arc::default();
-        let stderr_reader = tokio::spawn(read_stderr(stderr, Arc::clone(&kept)));
+        let diagnostics = Diagnostics::default();
+        let diagnostics_reader = tokio::spawn(diagnostics.clone().read(stderr));
         let mut trainer = Self {
             child,
             stdin,
             events,
-            stderr: kept,
-            stderr_reader,
+            diagnostics,
+            diagnostics_reader,
         };
         match trainer.next_event(patience).await? {
             Event::Ready { protocol, device } if protocol == VERSION => {
@@ -291,10 +286,10 @@ impl Trainer {
             }
         };
         // Its last words may still be on their way; a process that it left behind could hold them up for ever.
-        let _ = timeout(Duration::from_secs(1), &mut self.stderr_reader).await;
+        let _ = timeout(Duration::from_secs(1), &mut self.diagnostics_reader).await;
         TrainerError::Ended {
             exit,
-            stderr: last_lines(&self.stderr),
+            diagnostics: self.diagnostics.last(),
         }
     }
 }
@@ -317,58 +312,5 @@ pub(crate) fn unexpected(event: &Event) -> TrainerError {
     TrainerError::Garbled {
         line: serde_json::to_string(event).unwrap_or_default(),
         problem: "it does not belong here".to_owned(),
-    }
-}
-
-fn last_lines(lines: &Mutex<VecDeque<String>>) -> String {
-    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut kept: Vec<&str> = Vec::new();
-    let mut bytes = 0;
-    for line in lines.iter().rev() {
-        bytes += line.len() + 1;
-        if bytes > STDERR_BYTES {
-            break;
-        }
-        kept.push(line);
-    }
-    kept.reverse();
-    kept.join("\n")
-}
-
-/// The next line, without its end; `None` at the end of the stream. Longer lines come in pieces.
-async fn next_line<R: AsyncRead + Unpin>(reader: &mut BufReader<R>) -> std::io::Result<Option<String>> {
-    let mut bytes = Vec::new();
-    reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut bytes).await?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned()))
-}
-
-async fn read_events<R: AsyncRead + Unpin>(output: R, events: mpsc::Sender<Result<Event, TrainerError>>) {
-    let mut output = BufReader::new(output);
-    while let Ok(Some(line)) = next_line(&mut output).await {
-        if line.is_empty() {
-            continue;
-        }
-        let event = serde_json::from_str(&line).map_err(|error| TrainerError::Garbled {
-            line: line.chars().take(200).collect(),
-            problem: error.to_string(),
-        });
-        if events.send(event).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn read_stderr<R: AsyncRead + Unpin>(output: R, kept: Arc<Mutex<VecDeque<String>>>) {
-    let mut output = BufReader::new(output);
-    while let Ok(Some(line)) = next_line(&mut output).await {
-        debug!(target: "fittingroom_worker::trainer", "{line}");
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == STDERR_LINES {
-            kept.pop_front();
-        }
-        kept.push_back(line);
     }
 }
