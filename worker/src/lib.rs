@@ -1,1 +1,3 @@
 //! Fitting Room's worker: an agent that pulls trials, and the engine that trains them.
+
+pub mod train;
