@@ -10,6 +10,7 @@
 //! answer.
 
 pub mod data;
+pub mod device;
 mod element;
 pub mod evaluate;
 pub mod hyper;
@@ -24,7 +25,7 @@ pub mod rng;
 pub mod save;
 mod simd;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
