@@ -121,9 +121,7 @@ impl TrainCommandError {
 pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result<(), TrainCommandError> {
     let mut hyperparameters = Hyperparameters::defaults();
     for Setting(parameter, value) in args.settings.iter().chain(&args.epochs) {
-        hyperparameters
-            .set(*parameter, value)
-            .map_err(SettingsError::from)?;
+        hyperparameters.set(*parameter, value).map_err(SettingsError::from)?;
     }
     let seeds = Seeds::from_one(args.seed);
     let group = Group::single(&hyperparameters, seeds)?;
@@ -136,21 +134,13 @@ pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
         writeln!(notes, "training on {} with {hyperparameters}", opened.choice)?;
     }
 
-    let testing = if args.track_test {
-        Testing::EveryEpoch
-    } else {
-        Testing::AtTheEnd
-    };
+    let testing = if args.track_test { Testing::EveryEpoch } else { Testing::AtTheEnd };
     let mut unwritten = None;
     let outcome = train(&group, &dataset, &opened.device, testing, &mut |progress| {
         let Progress::Epoch([Ok(report)]) = progress else {
             return ControlFlow::Continue(());
         };
-        let line = if args.json {
-            json_line(report)
-        } else {
-            line(report, group.shape.epochs)
-        };
+        let line = if args.json { json_line(report) } else { line(report, group.shape.epochs) };
         match writeln!(out, "{line}").and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
@@ -166,18 +156,9 @@ pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
     let Outcome::Finished(trained) = outcome else {
         return Ok(());
     };
-    trained
-        .lanes
-        .iter()
-        .copied()
-        .collect::<Result<(), Divergence>>()?;
+    trained.lanes.iter().copied().collect::<Result<(), Divergence>>()?;
     if let Some(path) = &args.save {
-        let record = Record {
-            hyperparameters,
-            seeds,
-            images: trained.images,
-            input: trained.input,
-        };
+        let record = Record { hyperparameters, seeds, images: trained.images, input: trained.input };
         save::save(path, &trained.model, 0, &record)?;
         if !args.json {
             writeln!(notes, "saved {}", path.display())?;

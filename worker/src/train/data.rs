@@ -21,10 +21,7 @@ pub struct Split {
 impl Split {
     /// One tenth of each class, rounded, goes to validation, but at least one image in all.
     pub fn stratified(labels: &[u8], seed: u64) -> Self {
-        let mut split = Self {
-            training: Vec::new(),
-            validation: Vec::new(),
-        };
+        let mut split = Self { training: Vec::new(), validation: Vec::new() };
         for class in 0..=u8::MAX {
             let of_class = |(index, label): (usize, &u8)| (*label == class).then_some(index as u32);
             let mut images: Vec<u32> = labels.iter().enumerate().filter_map(of_class).collect();
@@ -79,10 +76,7 @@ impl Standardization {
         };
         let mean = average(&|grey| grey);
         let deviation = average(&|grey| (grey - mean).powi(2)).sqrt();
-        Self {
-            mean,
-            deviation: if deviation > 0.0 { deviation } else { 1.0 },
-        }
+        Self { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
     }
 
     /// The factor and the offset that take a grey value from 0 to 255 to the input.
@@ -117,21 +111,12 @@ impl<'a> Images<'a> {
     pub fn new(part: &'a Part, shape: &Shape, input: Standardization, device: &Device) -> Result<Self> {
         let on_device = match device {
             Device::Cpu => None,
-            Device::Cuda(_) | Device::Metal(_) => Some(Tensor::from_slice(
-                &part.pixels,
-                (part.labels.len(), shape.pixels()),
-                device,
-            )?),
+            Device::Cuda(_) | Device::Metal(_) => {
+                Some(Tensor::from_slice(&part.pixels, (part.labels.len(), shape.pixels()), device)?)
+            }
         };
         let (height, width) = (shape.height, shape.width);
-        Ok(Self {
-            part,
-            height,
-            width,
-            input,
-            on_device,
-            device: device.clone(),
-        })
+        Ok(Self { part, height, width, input, on_device, device: device.clone() })
     }
 
     /// How many there are.
@@ -146,9 +131,7 @@ impl<'a> Images<'a> {
         let images = match &self.on_device {
             Some(all) => {
                 let indices = Tensor::new(indices, &self.device)?;
-                all.index_select(&indices, 0)?
-                    .to_dtype(candle_core::DType::F32)?
-                    .affine(factor, offset)?
+                all.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?.affine(factor, offset)?
             }
             None => {
                 let mut images = vec![0f32; indices.len() * pixels];
@@ -168,10 +151,7 @@ impl<'a> Images<'a> {
             }
         };
         let images = images.reshape((1, indices.len(), self.height, self.width, 1))?;
-        let labels = indices
-            .iter()
-            .map(|&index| self.part.labels[index as usize])
-            .collect();
+        let labels = indices.iter().map(|&index| self.part.labels[index as usize]).collect();
         Ok(Batch { images, labels })
     }
 }
@@ -197,12 +177,7 @@ impl<'a> Data<'a> {
         let input = Standardization::of(&dataset.train, shape.pixels(), &split.training);
         let images = Images::new(&dataset.train, shape, input, device)?;
         let test = Images::new(&dataset.test, shape, input, device)?;
-        Ok(Self {
-            split,
-            input,
-            images,
-            test,
-        })
+        Ok(Self { split, input, images, test })
     }
 }
 
@@ -219,12 +194,8 @@ mod tests {
         all.sort_unstable();
         assert_eq!(all, (0..6000).collect::<Vec<u32>>());
         for class in 0..7 {
-            let count = |images: &[u32]| {
-                images
-                    .iter()
-                    .filter(|&&image| labels[image as usize] == class)
-                    .count()
-            };
+            let count =
+                |images: &[u32]| images.iter().filter(|&&image| labels[image as usize] == class).count();
             let (training, validation) = (count(&split.training), count(&split.validation));
             assert_eq!(validation, (training + validation + 5) / 10, "class {class}");
         }
@@ -252,25 +223,13 @@ mod tests {
 
     #[test]
     fn inputs_have_mean_0_and_deviation_1_over_the_training_images() {
-        let part = Part {
-            pixels: vec![0, 255, 51, 102, 10, 20],
-            labels: vec![0, 1, 0],
-        };
+        let part = Part { pixels: vec![0, 255, 51, 102, 10, 20], labels: vec![0, 1, 0] };
         let input = Standardization::of(&part, 2, &[0, 1]);
         assert_close("mean", &[input.mean], &[0.4], 1e-12);
-        let shape = Shape {
-            height: 1,
-            width: 2,
-            classes: 2,
-            train_images: 3,
-            test_images: 0,
-        };
+        let shape = Shape { height: 1, width: 2, classes: 2, train_images: 3, test_images: 0 };
         let images = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
         let batch = images.batch(&[1, 0]).expect("good");
-        assert_eq!(
-            (batch.images.dims(), &*batch.labels),
-            (&[1, 2, 1, 2, 1][..], &[1, 0][..])
-        );
+        assert_eq!((batch.images.dims(), &*batch.labels), (&[1, 2, 1, 2, 1][..], &[1, 0][..]));
         let expected = [0.2, 0.4, 0.0, 1.0].map(|grey| (grey - input.mean) / input.deviation);
         assert_close("batch", &flat(&batch.images), &expected, 1e-6);
     }

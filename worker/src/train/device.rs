@@ -63,9 +63,7 @@ impl FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(|number| number.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| DeviceError::UnknownName {
-                    given: text.chars().take(80).collect(),
-                }),
+                .ok_or_else(|| DeviceError::UnknownName { given: text.chars().take(80).collect() }),
         }
     }
 }
@@ -85,15 +83,10 @@ impl DeviceChoice {
     /// Opens the device.
     pub fn open(self) -> Result<Opened, DeviceError> {
         let opened = |device: candle_core::Result<Device>| match device {
-            Ok(device) => Ok(Opened {
-                device,
-                choice: self,
-                note: None,
-            }),
-            Err(error) => Err(DeviceError::Unusable {
-                choice: self,
-                problem: first_line(&error.to_string()),
-            }),
+            Ok(device) => Ok(Opened { device, choice: self, note: None }),
+            Err(error) => {
+                Err(DeviceError::Unusable { choice: self, problem: first_line(&error.to_string()) })
+            }
         };
         match self {
             Self::Cpu => opened(Ok(Device::Cpu)),
@@ -109,10 +102,7 @@ impl DeviceChoice {
                 };
                 gpu.open().or_else(|error| {
                     let note = format!("{error}; going on with the CPU");
-                    Ok(Opened {
-                        note: Some(note),
-                        ..Self::Cpu.open()?
-                    })
+                    Ok(Opened { note: Some(note), ..Self::Cpu.open()? })
                 })
             }
         }
@@ -129,12 +119,7 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        for choice in [
-            DeviceChoice::Cpu,
-            DeviceChoice::Cuda(3),
-            DeviceChoice::Metal,
-            DeviceChoice::Auto,
-        ] {
+        for choice in [DeviceChoice::Cpu, DeviceChoice::Cuda(3), DeviceChoice::Metal, DeviceChoice::Auto] {
             assert_eq!(choice.to_string().parse(), Ok(choice));
         }
         for text in ["gpu", "cuda:", "cuda:x", "CPU", ""] {

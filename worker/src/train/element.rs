@@ -19,11 +19,7 @@ macro_rules! element {
     ($number:ident, $variant:ident) => {
         impl Element for $number {
             fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-                if let CpuStorage::$variant(numbers) = storage {
-                    Some(numbers)
-                } else {
-                    None
-                }
+                if let CpuStorage::$variant(numbers) = storage { Some(numbers) } else { None }
             }
             #[inline(always)]
             fn exp(self) -> Self {
@@ -67,9 +63,7 @@ pub(crate) fn contiguous<'a, T: Element>(storage: &'a CpuStorage, layout: &Layou
     let numbers = T::cpu_storage_as_slice(storage)?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&numbers[start..end]),
-        None => Err(candle_core::Error::Msg(format!(
-            "a contiguous tensor is needed, not {layout:?}"
-        ))),
+        None => Err(candle_core::Error::Msg(format!("a contiguous tensor is needed, not {layout:?}"))),
     }
 }
 
@@ -90,20 +84,16 @@ impl<'a> Reading<'a> {
     pub(crate) fn slice<T: Element>(&self) -> Result<&[T]> {
         match &*self.storage {
             Storage::Cpu(storage) => contiguous(storage, self.layout),
-            Storage::Cuda(_) | Storage::Metal(_) => Err(candle_core::Error::Msg(
-                "the tensor is not in the CPU's memory".to_owned(),
-            )),
+            Storage::Cuda(_) | Storage::Metal(_) => {
+                Err(candle_core::Error::Msg("the tensor is not in the CPU's memory".to_owned()))
+            }
         }
     }
 }
 
 /// Changes the numbers of a CPU tensor in place.
 pub(crate) fn modify<T: Element, R>(tensor: &Tensor, change: impl FnOnce(&mut [T]) -> R) -> Result<R> {
-    let access = Access {
-        change: Cell::new(Some(change)),
-        answer: Cell::new(None),
-        numbers: PhantomData,
-    };
+    let access = Access { change: Cell::new(Some(change)), answer: Cell::new(None), numbers: PhantomData };
     tensor.inplace_op1(&access)?;
     let answer = access.answer.into_inner();
     answer.ok_or_else(|| candle_core::Error::Msg("the tensor is not in the CPU's memory".to_owned()))
@@ -128,9 +118,7 @@ impl<T: Element, R, F: FnOnce(&mut [T]) -> R> candle_core::InplaceOp1 for Access
                 self.answer.set(Some(change(&mut numbers[start..end])));
                 Ok(())
             }
-            _ => Err(candle_core::Error::Msg(format!(
-                "a contiguous tensor is needed, not {layout:?}"
-            ))),
+            _ => Err(candle_core::Error::Msg(format!("a contiguous tensor is needed, not {layout:?}"))),
         }
     }
 }

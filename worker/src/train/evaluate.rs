@@ -38,16 +38,10 @@ impl Tally {
     /// Nothing counted yet.
     pub(crate) fn new(lanes: usize, device: &Device) -> Result<Self> {
         let sums = match device {
-            Device::Cpu => Sums::Host {
-                loss: vec![0.0; lanes],
-                correct: vec![0.0; lanes],
-            },
+            Device::Cpu => Sums::Host { loss: vec![0.0; lanes], correct: vec![0.0; lanes] },
             Device::Cuda(_) | Device::Metal(_) => {
                 let zeros = Tensor::zeros(lanes, candle_core::DType::F32, device)?;
-                Sums::Device {
-                    loss: zeros.clone(),
-                    correct: zeros,
-                }
+                Sums::Device { loss: zeros.clone(), correct: zeros }
             }
         };
         Ok(Self { images: 0, sums })
@@ -57,10 +51,7 @@ impl Tally {
     pub(crate) fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &[u8]) -> Result<()> {
         self.images += labels.len();
         match &mut self.sums {
-            Sums::Host {
-                loss: losses,
-                correct,
-            } => {
+            Sums::Host { loss: losses, correct } => {
                 let (loss, reading) = (Reading::of(loss), Reading::of(logits));
                 for (sum, mean) in losses.iter_mut().zip(loss.slice::<f32>()?) {
                     *sum += f64::from(*mean) * labels.len() as f64;
@@ -73,10 +64,7 @@ impl Tally {
                     *sum += right.count() as f64;
                 }
             }
-            Sums::Device {
-                loss: losses,
-                correct: sum,
-            } => {
+            Sums::Device { loss: losses, correct: sum } => {
                 *losses = (&*losses + (loss.detach() * labels.len() as f64)?)?;
                 *sum = (&*sum + correct(&logits.detach(), labels)?)?;
             }
@@ -109,10 +97,7 @@ impl Tally {
             }
         };
         let images = self.images.max(1) as f64;
-        let score = |(loss, correct)| LaneScore {
-            loss: loss / images,
-            accuracy: correct / images,
-        };
+        let score = |(loss, correct)| LaneScore { loss: loss / images, accuracy: correct / images };
         Ok(loss.into_iter().zip(correct).map(score).collect())
     }
 }

@@ -184,12 +184,7 @@ impl Group {
             }
             lanes.push(Lane::of(hyperparameters, of_trial.trial)?);
         }
-        Ok(Self {
-            shape,
-            split_seed: seeds.split,
-            order_seed: seeds.order,
-            lanes,
-        })
+        Ok(Self { shape, split_seed: seeds.split, order_seed: seeds.order, lanes })
     }
 }
 
@@ -198,9 +193,7 @@ impl GroupShape {
     pub fn of(hyperparameters: &Hyperparameters) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
         let architecture = match read.choice("model")? {
-            "fcn" => Architecture::Fcn {
-                hidden: read.sizes("hidden_sizes")?,
-            },
+            "fcn" => Architecture::Fcn { hidden: read.sizes("hidden_sizes")? },
             "lenet" => Architecture::LeNet,
             other => return Err(unknown("model", other)),
         };
@@ -222,13 +215,7 @@ impl GroupShape {
             return Err(SettingsError::BatchOfOne);
         }
         let epochs = read.integer("epochs")? as u32;
-        Ok(Self {
-            architecture,
-            normalization,
-            optimizer,
-            batch_size,
-            epochs,
-        })
+        Ok(Self { architecture, normalization, optimizer, batch_size, epochs })
     }
 
     /// The fewest images that a step can be made of: one image has no variance to normalise by.
@@ -244,9 +231,7 @@ impl Lane {
     fn of(hyperparameters: &Hyperparameters, seed: u64) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
         let initialization = match read.choice("initialization")? {
-            "normal" => Initialization::Normal {
-                deviation: read.number("initialization_std")?,
-            },
+            "normal" => Initialization::Normal { deviation: read.number("initialization_std")? },
             "xavier_normal" => Initialization::XavierNormal,
             "xavier_uniform" => Initialization::XavierUniform,
             "kaiming_normal" => Initialization::KaimingNormal,
@@ -267,30 +252,19 @@ impl Lane {
             weight_decay: read.number("weight_decay")?,
         };
         let dropout = read.number("dropout")?;
-        Ok(Self {
-            seed,
-            initialization,
-            dropout,
-            label_smoothing: read.number("label_smoothing")?,
-            update,
-        })
+        Ok(Self { seed, initialization, dropout, label_smoothing: read.number("label_smoothing")?, update })
     }
 }
 
 fn unknown(name: &'static str, value: &str) -> SettingsError {
-    SettingsError::Unknown {
-        name,
-        value: value.to_owned(),
-    }
+    SettingsError::Unknown { name, value: value.to_owned() }
 }
 
 struct Reader<'a>(&'a Hyperparameters);
 
 impl<'a> Reader<'a> {
     fn value(&self, name: &'static str) -> Result<&'a Value, SettingsError> {
-        self.0
-            .get(Parameter::find(name)?)
-            .ok_or(SettingsError::Missing { name })
+        self.0.get(Parameter::find(name)?).ok_or(SettingsError::Missing { name })
     }
 
     fn choice(&self, name: &'static str) -> Result<&'static str, SettingsError> {
@@ -358,16 +332,8 @@ mod tests {
         let other_split = Seeds { split: 0, ..seeds };
         for (name, trials, error) in [
             ("no trial", vec![], SettingsError::Empty),
-            (
-                "other optimizers",
-                vec![(defaults.clone(), seeds), (sgd, seeds)],
-                SettingsError::Unlike,
-            ),
-            (
-                "other splits",
-                vec![(defaults.clone(), seeds), (defaults, other_split)],
-                SettingsError::Unlike,
-            ),
+            ("other optimizers", vec![(defaults.clone(), seeds), (sgd, seeds)], SettingsError::Unlike),
+            ("other splits", vec![(defaults.clone(), seeds), (defaults, other_split)], SettingsError::Unlike),
             (
                 "nothing to normalise over",
                 vec![(with(&[("normalization", "batch"), ("batch_size", "1")]), seeds)],

@@ -45,9 +45,9 @@ impl Distribution {
     pub fn draw(self, stream: &Stream, count: usize) -> Vec<f32> {
         let mut generator = stream.generator();
         match self {
-            Self::Uniform(bound) => (0..count)
-                .map(|_| (bound * (2.0 * generator.random::<f64>() - 1.0)) as f32)
-                .collect(),
+            Self::Uniform(bound) => {
+                (0..count).map(|_| (bound * (2.0 * generator.random::<f64>() - 1.0)) as f32).collect()
+            }
             Self::Normal(deviation) => {
                 let pairs = (0..count.div_ceil(2)).flat_map(|_| {
                     // Box and Muller's transform; 1 - u lies in (0, 1], where the logarithm is finite.
@@ -55,10 +55,7 @@ impl Distribution {
                     let (sine, cosine) = (std::f64::consts::TAU * generator.random::<f64>()).sin_cos();
                     [radius * cosine, radius * sine]
                 });
-                pairs
-                    .take(count)
-                    .map(|value| (deviation * value) as f32)
-                    .collect()
+                pairs.take(count).map(|value| (deviation * value) as f32).collect()
             }
         }
     }
@@ -71,25 +68,13 @@ mod tests {
     #[test]
     fn distributions_have_pytorchs_bounds_and_deviations() {
         // A convolution of 5x5 from 32 to 64 channels: fan_in 800, fan_out 1600.
-        let fan = Fan {
-            inputs: 800,
-            outputs: 1600,
-        };
+        let fan = Fan { inputs: 800, outputs: 1600 };
         for (initialization, expected) in [
-            (
-                Initialization::Normal { deviation: 0.01 },
-                Distribution::Normal(0.01),
-            ),
-            (
-                Initialization::XavierNormal,
-                Distribution::Normal(0.028_867_513_459_481_29),
-            ),
+            (Initialization::Normal { deviation: 0.01 }, Distribution::Normal(0.01)),
+            (Initialization::XavierNormal, Distribution::Normal(0.028_867_513_459_481_29)),
             (Initialization::XavierUniform, Distribution::Uniform(0.05)),
             (Initialization::KaimingNormal, Distribution::Normal(0.05)),
-            (
-                Initialization::KaimingUniform,
-                Distribution::Uniform(0.086_602_540_378_443_86),
-            ),
+            (Initialization::KaimingUniform, Distribution::Uniform(0.086_602_540_378_443_86)),
         ] {
             assert_eq!(initialization.distribution(fan), expected, "{initialization:?}");
         }
@@ -108,11 +93,7 @@ mod tests {
             let moment =
                 |power: i32| draws.iter().map(|&x| f64::from(x).powi(power)).sum::<f64>() / COUNT as f64;
             let error = 5.0 / (COUNT as f64).sqrt();
-            assert!(
-                moment(1).abs() < error * deviation,
-                "{distribution:?}: mean {}",
-                moment(1)
-            );
+            assert!(moment(1).abs() < error * deviation, "{distribution:?}: mean {}", moment(1));
             let variance = moment(2) / (deviation * deviation);
             assert!(
                 (variance - 1.0).abs() < error * 1.5,
@@ -124,10 +105,7 @@ mod tests {
                 "{distribution:?}: fourth moment {kurtosis}"
             );
             if let Distribution::Uniform(bound) = distribution {
-                assert!(
-                    draws.iter().all(|x| f64::from(x.abs()) <= bound),
-                    "{distribution:?}"
-                );
+                assert!(draws.iter().all(|x| f64::from(x.abs()) <= bound), "{distribution:?}");
             }
         }
     }

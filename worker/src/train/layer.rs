@@ -24,34 +24,12 @@ pub enum Mode {
 /// One layer of a model, for all lanes.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
-    Linear {
-        weight: Parameter,
-        bias: Parameter,
-        activation: Activation,
-    },
-    Convolution {
-        weight: Parameter,
-        bias: Parameter,
-        window: Window,
-        activation: Activation,
-    },
+    Linear { weight: Parameter, bias: Parameter, activation: Activation },
+    Convolution { weight: Parameter, bias: Parameter, window: Window, activation: Activation },
     MaxPool(Window),
-    BatchNorm {
-        weight: Parameter,
-        bias: Parameter,
-        mean: Tensor,
-        variance: Tensor,
-        activation: Activation,
-    },
-    LayerNorm {
-        weight: Parameter,
-        bias: Parameter,
-        activation: Activation,
-    },
-    Dropout {
-        number: usize,
-        lanes: Vec<DropoutLane>,
-    },
+    BatchNorm { weight: Parameter, bias: Parameter, mean: Tensor, variance: Tensor, activation: Activation },
+    LayerNorm { weight: Parameter, bias: Parameter, activation: Activation },
+    Dropout { number: usize, lanes: Vec<DropoutLane> },
 }
 
 /// What dropout needs to know of a lane.
@@ -69,25 +47,14 @@ impl Layer {
             Mode::Evaluate => Graph::Skipped,
         };
         match self {
-            Self::Linear {
-                weight,
-                bias,
-                activation,
-            } => linear(x, weight.leaf(graph), bias.leaf(graph), *activation),
-            Self::Convolution {
-                weight,
-                bias,
-                window,
-                activation,
-            } => convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation),
+            Self::Linear { weight, bias, activation } => {
+                linear(x, weight.leaf(graph), bias.leaf(graph), *activation)
+            }
+            Self::Convolution { weight, bias, window, activation } => {
+                convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation)
+            }
             Self::MaxPool(window) => max_pool(x, *window),
-            Self::BatchNorm {
-                weight,
-                bias,
-                mean,
-                variance,
-                activation,
-            } => {
+            Self::BatchNorm { weight, bias, mean, variance, activation } => {
                 let (weight, bias) = (weight.leaf(graph), bias.leaf(graph));
                 let running = Running { mean, variance };
                 match mode {
@@ -95,11 +62,9 @@ impl Layer {
                     Mode::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
                 }
             }
-            Self::LayerNorm {
-                weight,
-                bias,
-                activation,
-            } => layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation),
+            Self::LayerNorm { weight, bias, activation } => {
+                layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation)
+            }
             Self::Dropout { number, lanes } => match mode {
                 Mode::Evaluate => Ok(x.clone()),
                 Mode::Train(moment) => {

@@ -21,13 +21,7 @@ impl<'a, T> Matrix<'a, T> {
     /// The row-major matrix that fills `numbers`.
     pub(crate) fn new(numbers: &'a [T], rows: usize, columns: usize) -> Self {
         assert_eq!(numbers.len(), rows * columns, "{rows} rows of {columns}");
-        Self {
-            numbers,
-            rows,
-            columns,
-            row_stride: columns,
-            column_stride: 1,
-        }
+        Self { numbers, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
     /// Its transpose; nothing moves.

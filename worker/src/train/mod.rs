@@ -171,10 +171,7 @@ pub fn train(
     let smallest_batch = group.shape.smallest_batch();
     if data.split.training.len() < smallest_batch {
         let images = dataset.train.labels.len();
-        return Err(TrainError::TooFewImages {
-            images,
-            needed: smallest_batch + 1,
-        });
+        return Err(TrainError::TooFewImages { images, needed: smallest_batch + 1 });
     }
     let images = ImageShape::of(&dataset.shape);
     let mut model = Model::new(&group.shape, &group.lanes, images, device)?;
@@ -184,9 +181,7 @@ pub fn train(
     for epoch in 1..=group.shape.epochs {
         let epoch_started = Instant::now();
         let order = data.split.order(group.order_seed, epoch);
-        let batches = order
-            .chunks(group.shape.batch_size)
-            .filter(|batch| batch.len() >= smallest_batch);
+        let batches = order.chunks(group.shape.batch_size).filter(|batch| batch.len() >= smallest_batch);
         let steps = batches.clone().count();
         let mut tally = Tally::new(lanes, device)?;
         for (step, indices) in batches.enumerate() {
@@ -196,19 +191,10 @@ pub fn train(
             tally.add(&loss, &logits, &labels)?;
             optimizer.step(&model.parameters, loss.sum_all()?.backward()?)?;
             model.steps += 1;
-            if on_progress(Progress::Step {
-                epoch,
-                step: step + 1,
-                steps,
-            })
-            .is_break()
-            {
+            if on_progress(Progress::Step { epoch, step: step + 1, steps }).is_break() {
                 return Ok(Outcome::Stopped);
             }
-            if tally
-                .finite()
-                .is_some_and(|mut finite| !finite.any(|finite| finite))
-            {
+            if tally.finite().is_some_and(|mut finite| !finite.any(|finite| finite)) {
                 break;
             }
         }
@@ -219,10 +205,7 @@ pub fn train(
         let score = |images, indices: &[u32]| evaluate(&model, lanes, images, indices, device);
         let validation = score(&data.images, &data.split.validation)?;
         let test = if testing.is_due(epoch, group.shape.epochs) {
-            Some(score(
-                &data.test,
-                &(0..data.test.count() as u32).collect::<Vec<u32>>(),
-            )?)
+            Some(score(&data.test, &(0..data.test.count() as u32).collect::<Vec<u32>>())?)
         } else {
             None
         };
@@ -233,14 +216,7 @@ pub fn train(
                 let score = |scores: &[LaneScore]| finite(scores[lane]).ok_or(Divergence { epoch });
                 let test = test.as_deref().map(score).transpose()?;
                 let (train, validation) = (score(&train)?, score(&validation)?);
-                Ok(Report {
-                    epoch,
-                    train,
-                    validation,
-                    test,
-                    seconds,
-                    images_per_second,
-                })
+                Ok(Report { epoch, train, validation, test, seconds, images_per_second })
             })
             .collect();
         state = reports.iter().map(|report| report.map(|_| ())).collect();
@@ -251,12 +227,7 @@ pub fn train(
             break;
         }
     }
-    Ok(Outcome::Finished(Trained {
-        model,
-        images,
-        input: data.input,
-        lanes: state,
-    }))
+    Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes: state }))
 }
 
 impl Testing {
@@ -270,10 +241,7 @@ impl Testing {
 }
 
 fn finite(score: LaneScore) -> Option<Score> {
-    Some(Score {
-        loss: Finite::new(score.loss)?,
-        accuracy: Finite::new(score.accuracy)?,
-    })
+    Some(Score { loss: Finite::new(score.loss)?, accuracy: Finite::new(score.accuracy)? })
 }
 
 #[cfg(test)]

@@ -36,12 +36,7 @@ impl Optimizer {
         };
         let zeros = |parameter: &Parameter| (0..moments).map(|_| parameter.values().zeros_like()).collect();
         let state = parameters.iter().map(zeros).collect::<Result<_>>()?;
-        Ok(Self {
-            kind,
-            lanes,
-            steps: 0,
-            state,
-        })
+        Ok(Self { kind, lanes, steps: 0, state })
     }
 
     /// Updates all parameters with the gradients of a backward pass.
@@ -50,10 +45,7 @@ impl Optimizer {
         let rules = self.rules();
         for (parameter, state) in parameters.iter().zip(&self.state) {
             let Some(gradient) = parameter.take_gradient(&mut gradients) else {
-                candle_core::bail!(
-                    "a parameter of shape {:?} has no gradient",
-                    parameter.values().dims()
-                );
+                candle_core::bail!("a parameter of shape {:?} has no gradient", parameter.values().dims());
             };
             let gradient = gradient.contiguous()?;
             match parameter.values().device() {
@@ -68,10 +60,7 @@ impl Optimizer {
 
     /// What this step does in each lane.
     fn rules(&self) -> Vec<Rule> {
-        self.lanes
-            .iter()
-            .map(|settings| Rule::of(self.kind, settings, self.steps))
-            .collect()
+        self.lanes.iter().map(|settings| Rule::of(self.kind, settings, self.steps)).collect()
     }
 }
 
@@ -121,12 +110,9 @@ impl Rule {
         let (learning_rate, weight_decay) = (settings.learning_rate as f32, settings.weight_decay as f32);
         let momentum = settings.momentum as f32;
         match kind {
-            OptimizerKind::Sgd => Self::Sgd(Sgd {
-                learning_rate,
-                weight_decay,
-                momentum,
-                form: settings.momentum_form,
-            }),
+            OptimizerKind::Sgd => {
+                Self::Sgd(Sgd { learning_rate, weight_decay, momentum, form: settings.momentum_form })
+            }
             OptimizerKind::RmsProp => Self::RmsProp(RmsProp {
                 learning_rate,
                 weight_decay,
@@ -185,9 +171,7 @@ fn fused(rules: &[Rule], parameter: &Tensor, gradient: &Tensor, state: &[Tensor]
         [] => modify(parameter, |p| each_lane(p, &mut [], &mut [])),
         [first] => modify(parameter, |p| modify(first, |first| each_lane(p, first, &mut [])))?,
         [first, second, ..] => modify(parameter, |p| {
-            modify(first, |first| {
-                modify(second, |second| each_lane(p, first, second))
-            })?
+            modify(first, |first| modify(second, |second| each_lane(p, first, second)))?
         })?,
     }
 }
@@ -318,10 +302,7 @@ mod tests {
         let state = [of(0.0).expect("good"), of(0.0).expect("good")];
         let mut places = Vec::new();
         for step in 1..=3 {
-            let rules: Vec<Rule> = lanes
-                .iter()
-                .map(|settings| Rule::of(kind, settings, step))
-                .collect();
+            let rules: Vec<Rule> = lanes.iter().map(|settings| Rule::of(kind, settings, step)).collect();
             form(&rules, &parameter, &of(0.5 + step as f32).expect("good"), &state).expect("good");
             places.extend(flat(&parameter));
         }
@@ -348,12 +329,7 @@ mod tests {
                 OptimizerKind::Sgd => {
                     g += weight_decay * p;
                     b = if t == 1 { g } else { mu * b + g };
-                    p -= lr
-                        * if settings.momentum_form == MomentumForm::Nesterov {
-                            g + mu * b
-                        } else {
-                            b
-                        };
+                    p -= lr * if settings.momentum_form == MomentumForm::Nesterov { g + mu * b } else { b };
                 }
                 // torch.optim.RMSprop: v = alpha v + (1 - alpha) g^2; b = mu b + g / (sqrt(v) + eps).
                 OptimizerKind::RmsProp => {
@@ -382,14 +358,8 @@ mod tests {
 
     #[test]
     fn steps_are_those_of_pytorchs_formulas() {
-        let nesterov = UpdateSettings {
-            momentum_form: MomentumForm::Nesterov,
-            ..SETTINGS
-        };
-        let plain = UpdateSettings {
-            momentum: 0.0,
-            ..SETTINGS
-        };
+        let nesterov = UpdateSettings { momentum_form: MomentumForm::Nesterov, ..SETTINGS };
+        let plain = UpdateSettings { momentum: 0.0, ..SETTINGS };
         for (name, kind, settings) in [
             ("sgd", OptimizerKind::Sgd, plain),
             ("sgd with momentum", OptimizerKind::Sgd, SETTINGS),
@@ -409,26 +379,12 @@ mod tests {
 
     #[test]
     fn each_lane_moves_by_its_own_numbers() {
-        let other = UpdateSettings {
-            learning_rate: 0.01,
-            momentum: 0.0,
-            weight_decay: 0.0,
-            ..SETTINGS
-        };
-        let kinds = [
-            OptimizerKind::Sgd,
-            OptimizerKind::RmsProp,
-            OptimizerKind::Adam,
-            OptimizerKind::AdamW,
-        ];
+        let other = UpdateSettings { learning_rate: 0.01, momentum: 0.0, weight_decay: 0.0, ..SETTINGS };
+        let kinds = [OptimizerKind::Sgd, OptimizerKind::RmsProp, OptimizerKind::Adam, OptimizerKind::AdamW];
         for kind in kinds {
             let alone = [SETTINGS, other].map(|settings| trajectory(fused, kind, &[settings]));
             let together = trajectory(fused, kind, &[SETTINGS, other]);
-            let expected: Vec<f64> = alone[0]
-                .iter()
-                .zip(&alone[1])
-                .flat_map(|(a, b)| [*a, *b])
-                .collect();
+            let expected: Vec<f64> = alone[0].iter().zip(&alone[1]).flat_map(|(a, b)| [*a, *b]).collect();
             assert_eq!(together, expected, "{kind:?}");
         }
     }

@@ -84,11 +84,7 @@ pub(crate) enum Graph {
 impl Parameter {
     fn new(variable: Var) -> Self {
         let untracked = variable.as_detached_tensor();
-        Self {
-            variable,
-            untracked,
-            gradient: GradientSlot::default(),
-        }
+        Self { variable, untracked, gradient: GradientSlot::default() }
     }
 
     /// The parameter as an op takes it.
@@ -97,10 +93,7 @@ impl Parameter {
             Graph::Recorded => self.variable.as_tensor(),
             Graph::Skipped => &self.untracked,
         };
-        Leaf {
-            tensor,
-            gradient: &self.gradient,
-        }
+        Leaf { tensor, gradient: &self.gradient }
     }
 
     /// Its values: `[lanes, …]`.
@@ -130,12 +123,7 @@ pub struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// No tensors yet.
     pub fn new(lanes: &'a [Lane], device: &'a Device) -> Self {
-        Self {
-            lanes,
-            device,
-            parameters: Vec::new(),
-            named: Vec::new(),
-        }
+        Self { lanes, device, parameters: Vec::new(), named: Vec::new() }
     }
 
     /// A weight that each lane draws from its own distribution. `dims`: of one lane, in the
@@ -174,12 +162,7 @@ impl<'a> Builder<'a> {
     /// Values that are no parameter, one tensor of `[lanes, count]`.
     pub(crate) fn buffer(&mut self, name: String, count: usize, value: f32) -> Result<Tensor> {
         let values = Tensor::full(value, (self.lanes.len(), count), self.device)?.contiguous()?;
-        let named = Named {
-            name,
-            shape: vec![count],
-            order: Order::AsInPytorch,
-            values: values.clone(),
-        };
+        let named = Named { name, shape: vec![count], order: Order::AsInPytorch, values: values.clone() };
         self.named.push(named);
         Ok(values)
     }
@@ -195,12 +178,7 @@ impl<'a> Builder<'a> {
         let all_dims = [&[self.lanes.len()], dims].concat();
         let parameter = Parameter::new(Var::from_vec(values, all_dims, self.device)?);
         let values = parameter.values().clone();
-        self.named.push(Named {
-            name,
-            shape: shape.to_vec(),
-            order,
-            values,
-        });
+        self.named.push(Named { name, shape: shape.to_vec(), order, values });
         self.parameters.push(parameter.clone());
         Ok(parameter)
     }
@@ -222,16 +200,9 @@ mod tests {
     #[test]
     fn channels_last_turns_into_pytorchs_order_and_back() {
         // Two blocks of 3 pixels with 2 channels: pixel, channel = 00 01 10 11 20 21.
-        let order = Order::ChannelsLast {
-            pixels: 3,
-            channels: 2,
-        };
-        let engine = [
-            0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 100.0, 101.0, 110.0, 111.0, 120.0, 121.0,
-        ];
-        let pytorch = [
-            0.0, 10.0, 20.0, 1.0, 11.0, 21.0, 100.0, 110.0, 120.0, 101.0, 111.0, 121.0,
-        ];
+        let order = Order::ChannelsLast { pixels: 3, channels: 2 };
+        let engine = [0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 100.0, 101.0, 110.0, 111.0, 120.0, 121.0];
+        let pytorch = [0.0, 10.0, 20.0, 1.0, 11.0, 21.0, 100.0, 110.0, 120.0, 101.0, 111.0, 121.0];
         assert_eq!(order.to_pytorch(&engine), pytorch);
         assert_eq!(order.from_pytorch(&pytorch), engine);
     }

@@ -21,11 +21,7 @@ impl Seeds {
     /// The seeds of a single run, from one number.
     pub fn from_one(seed: u64) -> Self {
         let of = |purpose| Stream::new(seed).named(purpose).seed();
-        Self {
-            split: of("split"),
-            order: of("order"),
-            trial: of("trial"),
-        }
+        Self { split: of("split"), order: of("order"), trial: of("trial") }
     }
 }
 
@@ -56,9 +52,5 @@ pub(crate) fn init(seed: u64, parameter: &str) -> Stream {
 /// The units that a layer drops in one step.
 pub(crate) fn dropout(seed: u64, moment: Moment, layer: usize) -> Stream {
     let Moment { epoch, step } = moment;
-    Stream::new(seed)
-        .named("dropout")
-        .numbered(u64::from(epoch))
-        .numbered(step as u64)
-        .numbered(layer as u64)
+    Stream::new(seed).named("dropout").numbered(u64::from(epoch)).numbered(step as u64).numbered(layer as u64)
 }

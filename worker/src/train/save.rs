@@ -136,10 +136,7 @@ pub enum LoadError {
 /// or not there. The same model gives the same bytes.
 pub fn save(path: &Path, model: &Model, lane: usize, record: &Record) -> Result<(), SaveError> {
     let bytes = encode(model, lane, record)?;
-    write_whole(path, &bytes).map_err(|source| SaveError::Write {
-        path: path.to_owned(),
-        source,
-    })
+    write_whole(path, &bytes).map_err(|source| SaveError::Write { path: path.to_owned(), source })
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -210,32 +207,18 @@ fn metadata(record: &Record) -> serde_json::Value {
 /// Reads a model back, as a single lane, to evaluate it.
 pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> {
     let in_file = || path.to_owned();
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Read {
-        path: in_file(),
-        source,
-    })?;
-    let parse = |source| LoadError::Format {
-        path: in_file(),
-        source,
-    };
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: in_file(), source })?;
+    let parse = |source| LoadError::Format { path: in_file(), source };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(parse)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(parse)?;
-    let record = read_record(path, |key| {
-        header.metadata().as_ref().and_then(|all| all.get(key))
-    })?;
+    let record = read_record(path, |key| header.metadata().as_ref().and_then(|all| all.get(key)))?;
 
-    let group =
-        Group::single(&record.hyperparameters, record.seeds).map_err(|source| LoadError::Settings {
-            path: in_file(),
-            source,
-        })?;
+    let group = Group::single(&record.hyperparameters, record.seeds)
+        .map_err(|source| LoadError::Settings { path: in_file(), source })?;
     let mut model = Model::new(&group.shape, &group.lanes, record.images, device)?;
     let tensor = |name: &str, dtype: Dtype, shape: &[usize]| {
         let Ok(tensor) = tensors.tensor(name) else {
-            return Err(LoadError::MissingTensor {
-                path: in_file(),
-                name: name.to_owned(),
-            });
+            return Err(LoadError::MissingTensor { path: in_file(), name: name.to_owned() });
         };
         if (tensor.dtype(), tensor.shape()) != (dtype, shape) {
             return Err(LoadError::Unfitting {
@@ -252,13 +235,8 @@ pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> 
     let mut known: Vec<String> = Vec::new();
     for named in &model.named {
         let bytes = tensor(&named.name, Dtype::F32, &named.shape)?;
-        let values: Vec<f32> = bytes
-            .data()
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect();
+        let values: Vec<f32> =
+            bytes.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let values = named.order.from_pytorch(&values);
         let values = Tensor::from_vec(values, named.values.dims(), device).map_err(ModelError::from)?;
         named.values.slice_set(&values, 0, 0).map_err(ModelError::from)?;
@@ -267,42 +245,25 @@ pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> 
     let mut steps = 0;
     for layer in model.counting_layers() {
         let bytes = tensor(&counter(layer), Dtype::I64, &[])?;
-        steps = bytes
-            .data()
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        steps = bytes.data().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         known.push(counter(layer));
     }
     model.steps = steps;
-    match tensors
-        .names()
-        .into_iter()
-        .find(|name| !known.iter().any(|known| known == name))
-    {
-        Some(name) => Err(LoadError::UnknownTensor {
-            path: in_file(),
-            name: name.to_owned(),
-        }),
+    match tensors.names().into_iter().find(|name| !known.iter().any(|known| known == name)) {
+        Some(name) => Err(LoadError::UnknownTensor { path: in_file(), name: name.to_owned() }),
         None => Ok((model, record)),
     }
 }
 
 fn read_record<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a String>) -> Result<Record, LoadError> {
-    let wrong = |key, problem: String| LoadError::Metadata {
-        path: path.to_owned(),
-        key,
-        problem,
-    };
+    let wrong = |key, problem: String| LoadError::Metadata { path: path.to_owned(), key, problem };
     let text = |key: &'static str| get(key).ok_or_else(|| wrong(key, "is missing".to_owned()));
     let number = |key: &'static str| match text(key)?.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
         _ => Err(wrong(key, "is not a number".to_owned())),
     };
     if text("format")? != FORMAT {
-        return Err(wrong(
-            "format",
-            format!("is not {FORMAT:?}, the one that this version reads"),
-        ));
+        return Err(wrong("format", format!("is not {FORMAT:?}, the one that this version reads")));
     }
     Ok(Record {
         hyperparameters: serde_json::from_str(text("hyperparameters")?)
@@ -311,10 +272,7 @@ fn read_record<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a String>) -> Res
             .map_err(|error| wrong("seeds", format!("cannot be read: {error}")))?,
         images: serde_json::from_str(text("shape")?)
             .map_err(|error| wrong("shape", format!("cannot be read: {error}")))?,
-        input: Standardization {
-            mean: number("input_mean")?,
-            deviation: number("input_std")?,
-        },
+        input: Standardization { mean: number("input_mean")?, deviation: number("input_std")? },
     })
 }
 
@@ -323,31 +281,16 @@ mod tests {
     use super::*;
     use crate::train::testing::{group, hyperparameters};
 
-    const IMAGES: ImageShape = ImageShape {
-        height: 6,
-        width: 5,
-        classes: 3,
-    };
+    const IMAGES: ImageShape = ImageShape { height: 6, width: 5, classes: 3 };
 
     fn made(settings: &[(&str, &str)]) -> (Model, Record) {
         let seeds = Seeds::from_one(4);
         let group = group(&[(settings, seeds)]);
         let mut model = Model::new(&group.shape, &group.lanes, IMAGES, &Device::Cpu).expect("fits");
         model.steps = 77;
-        let input = Standardization {
-            mean: 0.28 + 1e-17,
-            deviation: 0.1 + 0.2,
-        };
+        let input = Standardization { mean: 0.28 + 1e-17, deviation: 0.1 + 0.2 };
         let hyperparameters = hyperparameters(settings);
-        (
-            model,
-            Record {
-                hyperparameters,
-                seeds,
-                images: IMAGES,
-                input,
-            },
-        )
+        (model, Record { hyperparameters, seeds, images: IMAGES, input })
     }
 
     #[test]
@@ -364,18 +307,11 @@ mod tests {
                     assert_eq!(read.steps, 77);
                 }
                 for (read, saved) in read.named.iter().zip(&model.named) {
-                    let values = |tensor: &Tensor| {
-                        tensor
-                            .flatten_all()
-                            .and_then(|x| x.to_vec1::<f32>())
-                            .expect("f32")
-                    };
+                    let values =
+                        |tensor: &Tensor| tensor.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("f32");
                     assert_eq!(values(&read.values), values(&saved.values), "{}", saved.name);
                 }
-                assert_eq!(
-                    encode(&model, 0, &record).expect("bytes"),
-                    std::fs::read(&path).expect("bytes")
-                );
+                assert_eq!(encode(&model, 0, &record).expect("bytes"), std::fs::read(&path).expect("bytes"));
             }
         }
         assert_eq!(
@@ -396,21 +332,11 @@ mod tests {
             let index = ((out * 32 + channel) * 5 + row) * 5 + column;
             f32::from_le_bytes(view.data()[index * 4..][..4].try_into().expect("4 bytes"))
         };
-        let named = model
-            .named
-            .iter()
-            .find(|named| named.name == "conv2.weight")
-            .expect("there");
-        let values = named
-            .values
-            .reshape((64, 5, 5, 32))
-            .and_then(|x| x.flatten_all()?.to_vec1::<f32>());
+        let named = model.named.iter().find(|named| named.name == "conv2.weight").expect("there");
+        let values = named.values.reshape((64, 5, 5, 32)).and_then(|x| x.flatten_all()?.to_vec1::<f32>());
         let values = values.expect("f32");
         for (out, channel, row, column) in [(0, 0, 0, 1), (3, 31, 4, 2), (63, 7, 1, 0)] {
-            assert_eq!(
-                at(out, channel, row, column),
-                values[((out * 5 + row) * 5 + column) * 32 + channel]
-            );
+            assert_eq!(at(out, channel, row, column), values[((out * 5 + row) * 5 + column) * 32 + channel]);
         }
     }
 
@@ -419,18 +345,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("model.safetensors");
         let (model, record) = made(&[]);
-        let wider = Record {
-            hyperparameters: hyperparameters(&[("hidden_sizes", "256,64")]),
-            ..record.clone()
-        };
-        let deeper = Record {
-            hyperparameters: hyperparameters(&[("hidden_sizes", "256,128,3")]),
-            ..record.clone()
-        };
-        let normed = Record {
-            hyperparameters: hyperparameters(&[("normalization", "batch")]),
-            ..record.clone()
-        };
+        let wider =
+            Record { hyperparameters: hyperparameters(&[("hidden_sizes", "256,64")]), ..record.clone() };
+        let deeper =
+            Record { hyperparameters: hyperparameters(&[("hidden_sizes", "256,128,3")]), ..record.clone() };
+        let normed =
+            Record { hyperparameters: hyperparameters(&[("normalization", "batch")]), ..record.clone() };
         let (normed_model, _) = made(&[("normalization", "batch")]);
         for (name, model, record, said) in [
             (

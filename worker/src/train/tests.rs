@@ -18,34 +18,21 @@ struct Traces {
 fn run(trials: &[(Settings<'_>, Seeds)], dataset: &Dataset) -> Traces {
     let group = group(trials);
     let mut reports = vec![Vec::new(); trials.len()];
-    let outcome = train(
-        &group,
-        dataset,
-        &Device::Cpu,
-        Testing::EveryEpoch,
-        &mut |progress| {
-            if let Progress::Epoch(lanes) = progress {
-                for (reports, report) in reports.iter_mut().zip(lanes) {
-                    let report = report.expect("finite");
-                    reports.push((report.train, report.validation, report.test));
-                }
+    let outcome = train(&group, dataset, &Device::Cpu, Testing::EveryEpoch, &mut |progress| {
+        if let Progress::Epoch(lanes) = progress {
+            for (reports, report) in reports.iter_mut().zip(lanes) {
+                let report = report.expect("finite");
+                reports.push((report.train, report.validation, report.test));
             }
-            ControlFlow::Continue(())
-        },
-    );
-    let Ok(Outcome::Finished(trained)) = outcome else {
-        panic!("{outcome:?}")
-    };
+        }
+        ControlFlow::Continue(())
+    });
+    let Ok(Outcome::Finished(trained)) = outcome else { panic!("{outcome:?}") };
     let lane = |lane| {
         let tensors = trained.model.named.iter();
-        tensors
-            .flat_map(|named| flat(&named.values.get(lane).expect("there")))
-            .collect()
+        tensors.flat_map(|named| flat(&named.values.get(lane).expect("there"))).collect()
     };
-    Traces {
-        reports,
-        tensors: (0..trials.len()).map(lane).collect(),
-    }
+    Traces { reports, tensors: (0..trials.len()).map(lane).collect() }
 }
 
 fn merged<'a>(settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
@@ -60,34 +47,16 @@ fn every_model_optimizer_and_normalization_learns() {
         ("sgd", &[("optimizer", "sgd"), ("learning_rate", "0.05")]),
         (
             "nesterov",
-            &[
-                ("optimizer", "sgd"),
-                ("learning_rate", "0.02"),
-                ("momentum", "0.9"),
-                ("nesterov", "true"),
-            ],
+            &[("optimizer", "sgd"), ("learning_rate", "0.02"), ("momentum", "0.9"), ("nesterov", "true")],
         ),
         ("rmsprop", &[("optimizer", "rmsprop")]),
         ("adamw", &[("optimizer", "adamw"), ("weight_decay", "0.01")]),
-        (
-            "batch norm, dropout",
-            &[("normalization", "batch"), ("dropout", "0.2")],
-        ),
-        (
-            "layer norm, smoothing",
-            &[("normalization", "layer"), ("label_smoothing", "0.1")],
-        ),
+        ("batch norm, dropout", &[("normalization", "batch"), ("dropout", "0.2")]),
+        ("layer norm, smoothing", &[("normalization", "layer"), ("label_smoothing", "0.1")]),
         ("lenet", &[("model", "lenet"), ("epochs", "3")]),
-        (
-            "lenet, batch norm",
-            &[("model", "lenet"), ("normalization", "batch"), ("epochs", "3")],
-        ),
+        ("lenet, batch norm", &[("model", "lenet"), ("normalization", "batch"), ("epochs", "3")]),
     ] {
-        let settings = [
-            merged(&[("epochs", "8"), ("learning_rate", "0.01")]),
-            settings.to_vec(),
-        ]
-        .concat();
+        let settings = [merged(&[("epochs", "8"), ("learning_rate", "0.01")]), settings.to_vec()].concat();
         let traces = run(&[(&settings, Seeds::from_one(1))], &dataset);
         let (_, validation, test) = traces.reports[0].last().expect("an epoch");
         let test = test.expect("tested");
@@ -124,19 +93,11 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
         ("lenet", "adamw", "batch"),
         ("lenet", "sgd", "layer"),
     ] {
-        let common = [
-            ("model", model),
-            ("optimizer", optimizer),
-            ("normalization", normalization),
-            ("epochs", "1"),
-        ];
+        let common =
+            [("model", model), ("optimizer", optimizer), ("normalization", normalization), ("epochs", "1")];
         let own = [
             vec![("learning_rate", "0.01"), ("momentum", "0.9"), ("dropout", "0.5")],
-            vec![
-                ("learning_rate", "0.003"),
-                ("label_smoothing", "0.2"),
-                ("initialization", "xavier_normal"),
-            ],
+            vec![("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
             vec![
                 ("weight_decay", "0.1"),
                 ("beta1", "0.8"),
@@ -145,19 +106,10 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
                 ("momentum", "0.5"),
             ],
         ];
-        let settings: Vec<_> = own
-            .iter()
-            .map(|own| [merged(&common), own.clone()].concat())
-            .collect();
-        let seeds = |lane: u64| Seeds {
-            trial: lane,
-            ..Seeds::from_one(1)
-        };
-        let trials: Vec<(Settings<'_>, Seeds)> = settings
-            .iter()
-            .zip(0..)
-            .map(|(settings, lane)| (&settings[..], seeds(lane)))
-            .collect();
+        let settings: Vec<_> = own.iter().map(|own| [merged(&common), own.clone()].concat()).collect();
+        let seeds = |lane: u64| Seeds { trial: lane, ..Seeds::from_one(1) };
+        let trials: Vec<(Settings<'_>, Seeds)> =
+            settings.iter().zip(0..).map(|(settings, lane)| (&settings[..], seeds(lane))).collect();
         let together = run(&trials, &dataset);
         for (lane, trial) in trials.iter().enumerate() {
             let alone = run(&[*trial], &dataset);
@@ -177,35 +129,21 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
 fn divergence_ends_a_lane_and_not_the_others() {
     let dataset = dataset(60, 10);
     // Weight decay alone multiplies every weight by -9 in each step.
-    let wild = merged(&[
-        ("optimizer", "sgd"),
-        ("learning_rate", "10"),
-        ("weight_decay", "1"),
-        ("epochs", "19"),
-    ]);
+    let wild =
+        merged(&[("optimizer", "sgd"), ("learning_rate", "10"), ("weight_decay", "1"), ("epochs", "19")]);
     let tame = merged(&[("optimizer", "sgd"), ("learning_rate", "0.01"), ("epochs", "19")]);
     let seeds = Seeds::from_one(1);
     let ends = |trials: &[(Settings<'_>, Seeds)]| {
         let mut epochs = 0;
-        let outcome = train(
-            &group(trials),
-            &dataset,
-            &Device::Cpu,
-            Testing::Never,
-            &mut |progress| {
-                epochs += u32::from(matches!(progress, Progress::Epoch(_)));
-                ControlFlow::Continue(())
-            },
-        );
-        let Ok(Outcome::Finished(trained)) = outcome else {
-            panic!("{outcome:?}")
-        };
+        let outcome = train(&group(trials), &dataset, &Device::Cpu, Testing::Never, &mut |progress| {
+            epochs += u32::from(matches!(progress, Progress::Epoch(_)));
+            ControlFlow::Continue(())
+        });
+        let Ok(Outcome::Finished(trained)) = outcome else { panic!("{outcome:?}") };
         (trained.lanes, epochs)
     };
     let (lanes, epochs) = ends(&[(&wild, seeds)]);
-    let Err(Divergence { epoch }) = lanes[0] else {
-        panic!("it did not diverge")
-    };
+    let Err(Divergence { epoch }) = lanes[0] else { panic!("it did not diverge") };
     assert!(epoch == epochs && epochs < 19, "ended after {epochs}");
     let (lanes, epochs) = ends(&[(&tame, seeds), (&wild, seeds)]);
     assert!(lanes[0].is_ok() && lanes[1].is_err(), "{lanes:?}");
@@ -216,20 +154,10 @@ fn divergence_ends_a_lane_and_not_the_others() {
 fn a_caller_can_stop_in_the_middle_of_an_epoch() {
     let mut steps = 0;
     let group = group(&[(QUICK, Seeds::from_one(1))]);
-    let outcome = train(
-        &group,
-        &dataset(100, 10),
-        &Device::Cpu,
-        Testing::Never,
-        &mut |_| {
-            steps += 1;
-            if steps == 3 {
-                ControlFlow::Break(Stop)
-            } else {
-                ControlFlow::Continue(())
-            }
-        },
-    );
+    let outcome = train(&group, &dataset(100, 10), &Device::Cpu, Testing::Never, &mut |_| {
+        steps += 1;
+        if steps == 3 { ControlFlow::Break(Stop) } else { ControlFlow::Continue(()) }
+    });
     assert!(matches!(outcome, Ok(Outcome::Stopped)));
     assert_eq!(steps, 3);
 }
@@ -261,12 +189,10 @@ fn what_cannot_be_trained_is_an_error_that_says_why() {
     flat.shape.width = 64;
     let run = |settings: Settings<'_>, dataset: &Dataset| {
         let group = group(&[(settings, Seeds::from_one(1))]);
-        train(&group, dataset, &Device::Cpu, Testing::Never, &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .map(|_| ())
-        .expect_err("must fail")
-        .to_string()
+        train(&group, dataset, &Device::Cpu, Testing::Never, &mut |_| ControlFlow::Continue(()))
+            .map(|_| ())
+            .expect_err("must fail")
+            .to_string()
     };
     let message = run(&[("model", "lenet")], &flat);
     assert!(message.contains("images of 1x64 are too small"), "{message}");

@@ -25,11 +25,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) enum Job {
     Train(TrainCommand),
-    Evaluate {
-        id: String,
-        dataset: DatasetFiles,
-        model_file: PathBuf,
-    },
+    Evaluate { id: String, dataset: DatasetFiles, model_file: PathBuf },
 }
 
 /// How a job ended.
@@ -76,10 +72,7 @@ fn read(files: &DatasetFiles) -> Result<Dataset, Failure> {
     let bad = |error: &dyn std::fmt::Display| Failure::new(FailureReason::BadData, error.to_string());
     let mut bytes = Vec::new();
     for path in files {
-        let read = std::fs::read(path).map_err(|source| DatasetError::Read {
-            path: path.clone(),
-            source,
-        });
+        let read = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.clone(), source });
         bytes.push(read.map_err(|error| bad(&error))?);
     }
     Dataset::from_files([&bytes[0], &bytes[1], &bytes[2], &bytes[3]]).map_err(|error| bad(&error))
@@ -110,11 +103,9 @@ impl Job {
                 let mut tell = |event| tell(event).map_err(|error| unheard = Some(error)).is_ok();
                 train_trial(&command, &dataset, device, stop, &mut tell)
             }),
-            Self::Evaluate {
-                dataset, model_file, ..
-            } => memory
-                .dataset(&dataset)
-                .and_then(|dataset| test(&model_file, &dataset, device)),
+            Self::Evaluate { dataset, model_file, .. } => {
+                memory.dataset(&dataset).and_then(|dataset| test(&model_file, &dataset, device))
+            }
         };
         match unheard {
             Some(error) => Err(error),
@@ -132,11 +123,7 @@ fn train_trial(
     tell: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Ended, Failure> {
     let group = Group::single(&command.hyperparameters, command.seeds).map_err(TrainError::from)?;
-    let testing = if command.track_test {
-        Testing::EveryEpoch
-    } else {
-        Testing::Never
-    };
+    let testing = if command.track_test { Testing::EveryEpoch } else { Testing::Never };
     let mut told: Option<Instant> = None;
     let outcome = train(&group, dataset, device, testing, &mut |progress| {
         let id = || command.id.clone();
@@ -146,21 +133,12 @@ fn train_trial(
                 if due {
                     told = Some(Instant::now());
                 }
-                !due || tell(Event::Progress {
-                    id: id(),
-                    epoch,
-                    step,
-                    steps,
-                })
+                !due || tell(Event::Progress { id: id(), epoch, step, steps })
             }
             Progress::Epoch(lanes) => {
                 let reports = lanes.iter().flatten();
                 reports.fold(true, |heard, report| {
-                    heard
-                        && tell(Event::Epoch {
-                            id: id(),
-                            metrics: report.into(),
-                        })
+                    heard && tell(Event::Epoch { id: id(), metrics: report.into() })
                 })
             }
         };
@@ -175,10 +153,7 @@ fn train_trial(
         Outcome::Finished(trained) => trained,
     };
     if let Some(Err(divergence)) = trained.lanes.first() {
-        return Ok(Ended::Failed(Failure::new(
-            FailureReason::Diverged,
-            divergence.to_string(),
-        )));
+        return Ok(Ended::Failed(Failure::new(FailureReason::Diverged, divergence.to_string())));
     }
     let record = Record {
         hyperparameters: command.hyperparameters.clone(),
@@ -188,9 +163,7 @@ fn train_trial(
     };
     save::save(&command.model_file, &trained.model, 0, &record)
         .map_err(|error| Failure::new(FailureReason::TrainerCrashed, error.to_string()))?;
-    Ok(Ended::Finished {
-        model_file: command.model_file.clone(),
-    })
+    Ok(Ended::Finished { model_file: command.model_file.clone() })
 }
 
 fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Result<Ended, Failure> {
@@ -198,10 +171,7 @@ fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Res
     let (model, record) = save::load(model_file, device).map_err(|error| crashed(error.to_string()))?;
     let images = ImageShape::of(&dataset.shape);
     if images != record.images {
-        let detail = format!(
-            "the model is for {:?}, but the dataset has {images:?}",
-            record.images
-        );
+        let detail = format!("the model is for {:?}, but the dataset has {images:?}", record.images);
         return Err(Failure::new(FailureReason::BadData, detail));
     }
     let score = Images::new(&dataset.test, &dataset.shape, record.input, device).and_then(|images| {
@@ -209,14 +179,10 @@ fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Res
         evaluate(&model, 1, &images, &all, device)
     });
     match score.map_err(TrainError::from)?.first() {
-        Some(score) if score.loss.is_finite() => Ok(Ended::Evaluated {
-            loss: score.loss,
-            accuracy: score.accuracy,
-        }),
-        _ => Err(Failure::new(
-            FailureReason::Diverged,
-            "the model's loss on the test images is not finite",
-        )),
+        Some(score) if score.loss.is_finite() => {
+            Ok(Ended::Evaluated { loss: score.loss, accuracy: score.accuracy })
+        }
+        _ => Err(Failure::new(FailureReason::Diverged, "the model's loss on the test images is not finite")),
     }
 }
 

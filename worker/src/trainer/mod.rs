@@ -37,10 +37,7 @@ pub fn run(
 ) -> std::io::Result<()> {
     let lines = Lines(Mutex::new(output));
     let pending = Pending::default();
-    lines.write(&Event::Ready {
-        protocol: VERSION,
-        device: opened.choice.to_string(),
-    })?;
+    lines.write(&Event::Ready { protocol: VERSION, device: opened.choice.to_string() })?;
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -51,9 +48,7 @@ pub fn run(
         for (job, stop) in receiver {
             let id = job.id().to_owned();
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                job.run(&opened.device, &mut memory, &stop, &mut |event| {
-                    lines.write(&event)
-                })
+                job.run(&opened.device, &mut memory, &stop, &mut |event| lines.write(&event))
             }));
             let ended = ended.unwrap_or_else(|panic| {
                 let detail = format!("the trainer panicked: {}", panic_message(&*panic));
@@ -80,15 +75,7 @@ fn read<W: Write>(
         }
         let job = match serde_json::from_str(&line) {
             Ok(Command::Train(command)) => Job::Train(command),
-            Ok(Command::Evaluate {
-                id,
-                dataset,
-                model_file,
-            }) => Job::Evaluate {
-                id,
-                dataset,
-                model_file,
-            },
+            Ok(Command::Evaluate { id, dataset, model_file }) => Job::Evaluate { id, dataset, model_file },
             Ok(Command::Stop { id }) => {
                 pending.stop(&id);
                 continue;

@@ -180,12 +180,8 @@ impl From<&Report> for EpochMetrics {
 impl EpochMetrics {
     /// The report that these spell out, if all of their numbers are finite.
     pub fn report(&self) -> Option<Report> {
-        let score = |loss, accuracy| {
-            Some(Score {
-                loss: Finite::new(loss)?,
-                accuracy: Finite::new(accuracy)?,
-            })
-        };
+        let score =
+            |loss, accuracy| Some(Score { loss: Finite::new(loss)?, accuracy: Finite::new(accuracy)? });
         let test = match (self.test_loss, self.test_accuracy) {
             (Some(loss), Some(accuracy)) => Some(score(loss, accuracy)?),
             _ => None,
@@ -225,25 +221,15 @@ mod tests {
         };
         for (event, line) in [
             (
-                Event::Ready {
-                    protocol: 1,
-                    device: "cpu".into(),
-                },
+                Event::Ready { protocol: 1, device: "cpu".into() },
                 r#"{"event":"ready","protocol":1,"device":"cpu"}"#,
             ),
             (
-                Event::Epoch {
-                    id: "7/1".into(),
-                    metrics: (&report).into(),
-                },
+                Event::Epoch { id: "7/1".into(), metrics: (&report).into() },
                 r#"{"event":"epoch","id":"7/1","epoch":2,"train_loss":0.5,"train_accuracy":0.75,"validation_loss":0.25,"validation_accuracy":1.0,"test_loss":null,"test_accuracy":null,"seconds":1.5,"images_per_second":1000.0}"#,
             ),
             (
-                Event::Failed {
-                    id: "a".into(),
-                    reason: FailureReason::OutOfMemory,
-                    detail: "full".into(),
-                },
+                Event::Failed { id: "a".into(), reason: FailureReason::OutOfMemory, detail: "full".into() },
                 r#"{"event":"failed","id":"a","reason":"out_of_memory","detail":"full"}"#,
             ),
         ] {
@@ -260,37 +246,22 @@ mod tests {
             id: "x".into(),
             dataset: dataset.clone(),
             hyperparameters: Hyperparameters::defaults(),
-            seeds: Seeds {
-                split: u64::MAX,
-                order: 1,
-                trial: 2,
-            },
+            seeds: Seeds { split: u64::MAX, order: 1, trial: 2 },
             track_test: true,
             model_file: "m".into(),
         };
         for command in [
             Command::Train(train),
-            Command::Evaluate {
-                id: "y".into(),
-                dataset,
-                model_file: "m".into(),
-            },
+            Command::Evaluate { id: "y".into(), dataset, model_file: "m".into() },
             Command::Stop { id: "x".into() },
         ] {
             let line = serde_json::to_string(&command).expect("serialises");
-            assert_eq!(
-                serde_json::from_str::<Command>(&line).expect("reads"),
-                command,
-                "{line}"
-            );
+            assert_eq!(serde_json::from_str::<Command>(&line).expect("reads"), command, "{line}");
         }
     }
 
     fn score(loss: f64, accuracy: f64) -> Score {
         let finite = |number| Finite::new(number).expect("finite");
-        Score {
-            loss: finite(loss),
-            accuracy: finite(accuracy),
-        }
+        Score { loss: finite(loss), accuracy: finite(accuracy) }
     }
 }

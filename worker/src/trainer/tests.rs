@@ -20,19 +20,11 @@ fn write(dataset: &Dataset, folder: &Path) -> DatasetFiles {
         bytes.extend(data);
         bytes
     };
-    let images = |part: &Part| {
-        idx(
-            &[part.labels.len(), dataset.shape.height, dataset.shape.width],
-            &part.pixels,
-        )
-    };
+    let images =
+        |part: &Part| idx(&[part.labels.len(), dataset.shape.height, dataset.shape.width], &part.pixels);
     let labels = |part: &Part| idx(&[part.labels.len()], &part.labels);
-    let files = [
-        images(&dataset.train),
-        labels(&dataset.train),
-        images(&dataset.test),
-        labels(&dataset.test),
-    ];
+    let files =
+        [images(&dataset.train), labels(&dataset.train), images(&dataset.test), labels(&dataset.test)];
     let names = ["train-images", "train-labels", "test-images", "test-labels"];
     let paths = names.map(|name| folder.join(name));
     for (path, bytes) in paths.iter().zip(files) {
@@ -67,16 +59,11 @@ fn answers(input: impl Read + Send) -> Vec<Event> {
     let mut output = Vec::new();
     run(BufReader::new(input), &mut output, &opened, || ()).expect("it writes");
     let text = String::from_utf8(output).expect("text");
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect(line))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
 fn without_progress(events: Vec<Event>) -> Vec<Event> {
-    events
-        .into_iter()
-        .filter(|event| !matches!(event, Event::Progress { .. }))
-        .collect()
+    events.into_iter().filter(|event| !matches!(event, Event::Progress { .. })).collect()
 }
 
 #[test]
@@ -86,11 +73,7 @@ fn a_trial_is_trained_saved_and_evaluated() {
     let model_file = folder.path().join("model.safetensors");
     let settings = hyperparameters(&[("hidden_sizes", "8"), ("epochs", "2"), ("batch_size", "16")]);
     let train = command("7/1", &files, settings, model_file.clone());
-    let evaluate = Command::Evaluate {
-        id: "e".into(),
-        dataset: files,
-        model_file: model_file.clone(),
-    };
+    let evaluate = Command::Evaluate { id: "e".into(), dataset: files, model_file: model_file.clone() };
     let events = answers(Cursor::new(line(&train) + &line(&evaluate)));
     assert!(
         matches!(&events[1], Event::Progress { id, epoch: 1, step: 1, steps: 6 } if id == "7/1"),
@@ -98,31 +81,19 @@ fn a_trial_is_trained_saved_and_evaluated() {
     );
     let events = without_progress(events);
     let [
-        Event::Ready {
-            protocol: VERSION,
-            device,
-        },
+        Event::Ready { protocol: VERSION, device },
         Event::Epoch { metrics: first, .. },
         Event::Epoch { metrics: second, .. },
-        Event::Finished {
-            id,
-            model_file: written,
-        },
+        Event::Finished { id, model_file: written },
         Event::Evaluated { loss, accuracy, .. },
     ] = &events[..]
     else {
         panic!("{events:?}");
     };
-    assert_eq!(
-        (device.as_str(), id.as_str(), written),
-        ("cpu", "7/1", &model_file)
-    );
+    assert_eq!((device.as_str(), id.as_str(), written), ("cpu", "7/1", &model_file));
     assert_eq!((first.epoch, second.epoch), (1, 2));
     // The model in the file is the model that was trained, to the bit.
-    assert_eq!(
-        (second.test_loss, second.test_accuracy),
-        (Some(*loss), Some(*accuracy))
-    );
+    assert_eq!((second.test_loss, second.test_accuracy), (Some(*loss), Some(*accuracy)));
 }
 
 #[test]
@@ -140,12 +111,8 @@ fn failures_name_their_reason_and_the_trainer_goes_on() {
     let model_file = folder.path().join("model");
     let no_folder = folder.path().join("no/such/folder/model");
     // Weight decay alone multiplies every weight by -9 in each step.
-    let wild = quick(&[
-        ("optimizer", "sgd"),
-        ("learning_rate", "10"),
-        ("weight_decay", "1"),
-        ("epochs", "100"),
-    ]);
+    let wild =
+        quick(&[("optimizer", "sgd"), ("learning_rate", "10"), ("weight_decay", "1"), ("epochs", "100")]);
     let rows = [
         (
             line(&command("lacking", &lacking, quick(&[]), model_file.clone())),
@@ -166,12 +133,7 @@ fn failures_name_their_reason_and_the_trainer_goes_on() {
             "infinite or NaN",
         ),
         (
-            line(&command(
-                "part",
-                &files,
-                Hyperparameters::new(),
-                model_file.clone(),
-            )),
+            line(&command("part", &files, Hyperparameters::new(), model_file.clone())),
             "part",
             FailureReason::TrainerCrashed,
             "lack model",
@@ -182,18 +144,8 @@ fn failures_name_their_reason_and_the_trainer_goes_on() {
             FailureReason::TrainerCrashed,
             "cannot be written",
         ),
-        (
-            "{\"command\":\"dance\"}\n".to_owned(),
-            "",
-            FailureReason::TrainerCrashed,
-            "dance",
-        ),
-        (
-            "hello\n".to_owned(),
-            "",
-            FailureReason::TrainerCrashed,
-            "not a command",
-        ),
+        ("{\"command\":\"dance\"}\n".to_owned(), "", FailureReason::TrainerCrashed, "dance"),
+        ("hello\n".to_owned(), "", FailureReason::TrainerCrashed, "not a command"),
     ];
     for (input, expected_id, expected, said) in rows {
         let good = line(&command("good", &files, quick(&[]), model_file.clone()));
@@ -202,15 +154,10 @@ fn failures_name_their_reason_and_the_trainer_goes_on() {
             Event::Failed { id, reason, detail } => Some((id.as_str(), *reason, detail.as_str())),
             _ => None,
         });
-        let Some((id, reason, detail)) = failed else {
-            panic!("{expected_id}: {events:?}")
-        };
+        let Some((id, reason, detail)) = failed else { panic!("{expected_id}: {events:?}") };
         assert_eq!((id, reason), (expected_id, expected), "{detail}");
         assert!(detail.contains(said), "{expected_id}: {detail}");
-        assert!(
-            matches!(events.last(), Some(Event::Finished { id, .. }) if id == "good"),
-            "{events:?}"
-        );
+        assert!(matches!(events.last(), Some(Event::Finished { id, .. }) if id == "good"), "{events:?}");
     }
 }
 
@@ -272,10 +219,7 @@ fn a_stop_takes_effect_in_the_middle_of_an_epoch_and_spares_the_next_trial() {
     ];
     let (said, heard) = mpsc::channel();
     let parts = vec![first.into_bytes(), second.concat().into_bytes()];
-    let mut output = Overheard {
-        text: Vec::new(),
-        said,
-    };
+    let mut output = Overheard { text: Vec::new(), said };
     let opened = DeviceChoice::Cpu.open().expect("a CPU");
     let input = BufReader::with_capacity(1 << 16, Conversation { said: heard, parts });
     run(input, &mut output, &opened, || ()).expect("it writes");

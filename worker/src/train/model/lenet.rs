@@ -7,16 +7,8 @@
 
 use super::{ModelError, Stack, Window};
 
-const CONVOLUTION: Window = Window {
-    size: 5,
-    stride: 1,
-    padding: 2,
-};
-const POOL: Window = Window {
-    size: 2,
-    stride: 2,
-    padding: 0,
-};
+const CONVOLUTION: Window = Window { size: 5, stride: 1, padding: 2 };
+const POOL: Window = Window { size: 2, stride: 2, padding: 0 };
 
 pub(super) fn build(stack: &mut Stack<'_>, classes: usize) -> Result<(), ModelError> {
     for channels in [32, 64] {

@@ -30,11 +30,7 @@ pub struct ImageShape {
 impl ImageShape {
     /// What a dataset asks of a model.
     pub fn of(shape: &Shape) -> Self {
-        Self {
-            height: shape.height,
-            width: shape.width,
-            classes: shape.classes,
-        }
+        Self { height: shape.height, width: shape.width, classes: shape.classes }
     }
 }
 
@@ -82,26 +78,15 @@ impl Model {
             builder: Builder::new(lanes, device),
             normalization: shape.normalization,
             layers: Vec::new(),
-            extent: Extent {
-                height: images.height,
-                width: images.width,
-                channels: 1,
-            },
+            extent: Extent { height: images.height, width: images.width, channels: 1 },
             numbers: Numbers::default(),
         };
         match &shape.architecture {
             Architecture::Fcn { hidden } => fcn::build(&mut stack, hidden, images.classes)?,
             Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
         }
-        let Builder {
-            parameters, named, ..
-        } = stack.builder;
-        Ok(Self {
-            layers: stack.layers,
-            parameters,
-            named,
-            steps: 0,
-        })
+        let Builder { parameters, named, .. } = stack.builder;
+        Ok(Self { layers: stack.layers, parameters, named, steps: 0 })
     }
 
     /// The logits of a batch: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.
@@ -115,9 +100,7 @@ impl Model {
 
     /// Names of the layers that count their batches: those of batch normalisation.
     pub fn counting_layers(&self) -> impl Iterator<Item = &str> {
-        self.named
-            .iter()
-            .filter_map(|named| named.name.strip_suffix(".running_mean"))
+        self.named.iter().filter_map(|named| named.name.strip_suffix(".running_mean"))
     }
 }
 
@@ -179,20 +162,10 @@ impl Stack<'_> {
         self.numbers.convolution += 1;
         let name = format!("conv{}", self.numbers.convolution);
         let below = self.extent;
-        self.extent = Extent {
-            channels,
-            ..self.moved(window, &name)?
-        };
+        self.extent = Extent { channels, ..self.moved(window, &name)? };
         let pixels = window.size * window.size;
-        let fan = Fan {
-            inputs: pixels * below.channels,
-            outputs: pixels * channels,
-        };
-        let window_extent = Extent {
-            height: window.size,
-            width: window.size,
-            channels: below.channels,
-        };
+        let fan = Fan { inputs: pixels * below.channels, outputs: pixels * channels };
+        let window_extent = Extent { height: window.size, width: window.size, channels: below.channels };
         let weight = self.builder.weight(
             format!("{name}.weight"),
             &[channels, window_extent.features()],
@@ -200,16 +173,9 @@ impl Stack<'_> {
             window_extent.order(),
             fan,
         )?;
-        let bias = self
-            .builder
-            .constant(format!("{name}.bias"), &[channels], Order::AsInPytorch, 0.0)?;
+        let bias = self.builder.constant(format!("{name}.bias"), &[channels], Order::AsInPytorch, 0.0)?;
         let activation = self.activation_before_norm();
-        self.layers.push(Layer::Convolution {
-            weight,
-            bias,
-            window,
-            activation,
-        });
+        self.layers.push(Layer::Convolution { weight, bias, window, activation });
         self.norm()
     }
 
@@ -220,22 +186,10 @@ impl Stack<'_> {
     }
 
     fn moved(&self, window: Window, layer: &str) -> Result<Extent, ModelError> {
-        let Extent {
-            height,
-            width,
-            channels,
-        } = self.extent;
+        let Extent { height, width, channels } = self.extent;
         match (window.count(height), window.count(width)) {
-            (Some(height), Some(width)) => Ok(Extent {
-                height,
-                width,
-                channels,
-            }),
-            _ => Err(ModelError::ImagesTooSmall {
-                height,
-                width,
-                layer: layer.to_owned(),
-            }),
+            (Some(height), Some(width)) => Ok(Extent { height, width, channels }),
+            _ => Err(ModelError::ImagesTooSmall { height, width, layer: layer.to_owned() }),
         }
     }
 
@@ -250,19 +204,9 @@ impl Stack<'_> {
             self.extent.order(),
             Fan { inputs, outputs },
         )?;
-        let bias = self
-            .builder
-            .constant(format!("{name}.bias"), &[outputs], Order::AsInPytorch, 0.0)?;
-        self.extent = Extent {
-            height: 1,
-            width: 1,
-            channels: outputs,
-        };
-        self.layers.push(Layer::Linear {
-            weight,
-            bias,
-            activation,
-        });
+        let bias = self.builder.constant(format!("{name}.bias"), &[outputs], Order::AsInPytorch, 0.0)?;
+        self.extent = Extent { height: 1, width: 1, channels: outputs };
+        self.layers.push(Layer::Linear { weight, bias, activation });
         Ok(())
     }
 
@@ -275,11 +219,7 @@ impl Stack<'_> {
     }
 
     fn norm(&mut self) -> Result<(), ModelError> {
-        let Extent {
-            height,
-            width,
-            channels,
-        } = self.extent;
+        let Extent { height, width, channels } = self.extent;
         let image = [channels, height, width];
         let (shape, order) = match self.normalization {
             Normalization::None => return Ok(()),
@@ -289,31 +229,15 @@ impl Stack<'_> {
         };
         self.numbers.normalization += 1;
         let name = format!("norm{}", self.numbers.normalization);
-        let weight = self
-            .builder
-            .constant(format!("{name}.weight"), shape, order, 1.0)?;
+        let weight = self.builder.constant(format!("{name}.weight"), shape, order, 1.0)?;
         let bias = self.builder.constant(format!("{name}.bias"), shape, order, 0.0)?;
         let activation = Activation::Relu;
         self.layers.push(if self.normalization == Normalization::Batch {
-            let mean = self
-                .builder
-                .buffer(format!("{name}.running_mean"), channels, 0.0)?;
-            let variance = self
-                .builder
-                .buffer(format!("{name}.running_var"), channels, 1.0)?;
-            Layer::BatchNorm {
-                weight,
-                bias,
-                mean,
-                variance,
-                activation,
-            }
+            let mean = self.builder.buffer(format!("{name}.running_mean"), channels, 0.0)?;
+            let variance = self.builder.buffer(format!("{name}.running_var"), channels, 1.0)?;
+            Layer::BatchNorm { weight, bias, mean, variance, activation }
         } else {
-            Layer::LayerNorm {
-                weight,
-                bias,
-                activation,
-            }
+            Layer::LayerNorm { weight, bias, activation }
         });
         Ok(())
     }
@@ -322,14 +246,8 @@ impl Stack<'_> {
         self.numbers.dropout += 1;
         let lanes = self.builder.lanes;
         if lanes.iter().any(|lane| lane.dropout > 0.0) {
-            let lanes = lanes.iter().map(|lane| DropoutLane {
-                probability: lane.dropout,
-                seed: lane.seed,
-            });
-            self.layers.push(Layer::Dropout {
-                number: self.numbers.dropout,
-                lanes: lanes.collect(),
-            });
+            let lanes = lanes.iter().map(|lane| DropoutLane { probability: lane.dropout, seed: lane.seed });
+            self.layers.push(Layer::Dropout { number: self.numbers.dropout, lanes: lanes.collect() });
         }
     }
 }
@@ -341,11 +259,7 @@ mod tests {
     use crate::train::rng::{Moment, Seeds};
     use crate::train::testing::group;
 
-    const IMAGES: ImageShape = ImageShape {
-        height: 28,
-        width: 28,
-        classes: 10,
-    };
+    const IMAGES: ImageShape = ImageShape { height: 28, width: 28, classes: 10 };
 
     fn model(settings: &[(&str, &str)], images: ImageShape) -> Result<Model, ModelError> {
         let group = group(&[(settings, Seeds::from_one(3))]);
@@ -372,35 +286,23 @@ mod tests {
             ),
         ] {
             let model = model(settings, IMAGES).expect("fits");
-            let named: Vec<String> = model
-                .named
-                .iter()
-                .map(|named| format!("{}{:?}", named.name, named.shape))
-                .collect();
+            let named: Vec<String> =
+                model.named.iter().map(|named| format!("{}{:?}", named.name, named.shape)).collect();
             assert_eq!(named.join(" "), expected, "{name}");
         }
     }
 
     #[test]
     fn every_parameter_of_every_model_gets_a_gradient() {
-        let images = ImageShape {
-            height: 12,
-            width: 9,
-            classes: 4,
-        };
+        let images = ImageShape { height: 12, width: 9, classes: 4 };
         let x = crate::train::ops::testing::numbers("images", &[1, 3, 12, 9, 1]);
         let x = x.to_dtype(candle_core::DType::F32).expect("float");
         for architecture in ["fcn", "lenet"] {
             for normalization in ["none", "batch", "layer"] {
-                let settings = &[
-                    ("model", architecture),
-                    ("normalization", normalization),
-                    ("dropout", "0.2"),
-                ];
+                let settings =
+                    &[("model", architecture), ("normalization", normalization), ("dropout", "0.2")];
                 let model = model(settings, images).expect("fits");
-                let logits = model
-                    .forward(&x, Mode::Train(Moment { epoch: 1, step: 0 }))
-                    .expect("forward");
+                let logits = model.forward(&x, Mode::Train(Moment { epoch: 1, step: 0 })).expect("forward");
                 assert_eq!(logits.dims(), [1, 3, 4]);
                 let labels = [0, 1, 3].into();
                 let loss = cross_entropy(&logits, &labels, &[0.1]).expect("loss");
@@ -425,11 +327,7 @@ mod tests {
     #[test]
     fn images_that_the_pools_leave_nothing_of_are_refused() {
         for (height, width, fits) in [(4, 4, true), (4, 3, false), (1, 28, false)] {
-            let images = ImageShape {
-                height,
-                width,
-                classes: 2,
-            };
+            let images = ImageShape { height, width, classes: 2 };
             let built = model(&[("model", "lenet")], images);
             assert_eq!(built.is_ok(), fits, "{height}x{width}");
             if let Err(error) = built {

@@ -80,9 +80,7 @@ pub(crate) fn composed(
         running.slice_set(&mixed, 0, 0)?;
     }
     let normal = centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
-    let y = normal
-        .broadcast_mul(&weight.unsqueeze(1)?)?
-        .broadcast_add(&bias.unsqueeze(1)?)?;
+    let y = normal.broadcast_mul(&weight.unsqueeze(1)?)?.broadcast_add(&bias.unsqueeze(1)?)?;
     activation.composed(y.reshape(x.shape())?)
 }
 
@@ -106,9 +104,7 @@ pub(crate) fn evaluate(
     let flat = x.reshape((lanes, (), channels))?;
     let scale = (weight.tensor / (running.variance + EPSILON)?.sqrt()?)?;
     let shift = (bias.tensor - (running.mean * &scale)?)?;
-    let y = flat
-        .broadcast_mul(&scale.unsqueeze(1)?)?
-        .broadcast_add(&shift.unsqueeze(1)?)?;
+    let y = flat.broadcast_mul(&scale.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)?;
     activation.composed(y.reshape(x.shape())?)
 }
 
@@ -135,13 +131,7 @@ impl BatchNorm {
         shape: Shape,
         activation: Activation,
     ) -> Self {
-        let mut op = Self {
-            channels,
-            shape,
-            mean: Vec::new(),
-            variance: Vec::new(),
-            activation,
-        };
+        let mut op = Self { channels, shape, mean: Vec::new(), variance: Vec::new(), activation };
         let size = x.len() / lanes;
         let rows = size / channels;
         for x in x.chunks_exact(size) {
@@ -177,17 +167,11 @@ impl BatchNorm {
 
     fn unbiased_variance(&self) -> Vec<f64> {
         let rows = self.rows() as f64;
-        self.variance
-            .iter()
-            .map(|variance| variance * rows / (rows - 1.0))
-            .collect()
+        self.variance.iter().map(|variance| variance * rows / (rows - 1.0)).collect()
     }
 
     fn inverse_deviation(&self) -> Vec<f64> {
-        self.variance
-            .iter()
-            .map(|variance| 1.0 / (variance + EPSILON).sqrt())
-            .collect()
+        self.variance.iter().map(|variance| 1.0 / (variance + EPSILON).sqrt()).collect()
     }
 }
 
@@ -201,10 +185,7 @@ impl Weighted for BatchNorm {
     fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let channels = self.channels;
         let size = self.rows() * channels;
-        let (mean, inverse) = (
-            narrowed::<T>(&self.mean),
-            narrowed::<T>(&self.inverse_deviation()),
-        );
+        let (mean, inverse) = (narrowed::<T>(&self.mean), narrowed::<T>(&self.inverse_deviation()));
         let mut y = vec![T::zero(); x.len()];
         for (lane, (x, y)) in x.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate() {
             let of_lane = lane * channels..(lane + 1) * channels;
@@ -234,16 +215,9 @@ impl Weighted for BatchNorm {
         let channels = self.channels;
         let rows = self.rows();
         let size = rows * channels;
-        let (mean, inverse) = (
-            narrowed::<T>(&self.mean),
-            narrowed::<T>(&self.inverse_deviation()),
-        );
+        let (mean, inverse) = (narrowed::<T>(&self.mean), narrowed::<T>(&self.inverse_deviation()));
         let mut dx = vec![T::zero(); saved.x.len()];
-        let mut gradients = Gradients {
-            x: None,
-            weight: Vec::new(),
-            bias: Vec::new(),
-        };
+        let mut gradients = Gradients { x: None, weight: Vec::new(), bias: Vec::new() };
         for (lane, dx) in dx.chunks_exact_mut(size).enumerate() {
             let of_lane = lane * channels..(lane + 1) * channels;
             let (mean, inverse) = (&mean[of_lane.clone()], &inverse[of_lane.clone()]);
@@ -309,19 +283,14 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
-        for (name, x) in [
-            ("a hidden layer", vec![1, 6, 3]),
-            ("lanes", vec![2, 5, 3]),
-            ("images", vec![2, 2, 2, 3, 2]),
-        ] {
+        for (name, x) in
+            [("a hidden layer", vec![1, 6, 3]), ("lanes", vec![2, 5, 3]), ("images", vec![2, 2, 2, 3, 2])]
+        {
             let parameters = [x[0], x[x.len() - 1]];
             for activation in [Activation::Identity, Activation::Relu] {
                 let run = |tensor: &Tensor, form: &dyn Fn(Running<'_>) -> Result<Tensor>| {
                     let [mean, variance] = running(parameters[0], parameters[1], tensor.dtype());
-                    form(Running {
-                        mean: &mean,
-                        variance: &variance,
-                    })
+                    form(Running { mean: &mean, variance: &variance })
                 };
                 check_weighted(Case {
                     name,
@@ -342,21 +311,12 @@ mod tests {
         // torch.nn.BatchNorm1d(1) after one batch of [1, 2, 6]: mean 3, unbiased variance 7,
         // so running_mean = 0.1 * 3 and running_var = 0.9 + 0.1 * 7.
         let x = Tensor::new(&[[[1.0f64], [2.0], [6.0]]], &Device::Cpu).expect("good");
-        let [weight, bias] = [
-            Tensor::new(&[[2.0f64]], &Device::Cpu),
-            Tensor::new(&[[0.5f64]], &Device::Cpu),
-        ];
+        let [weight, bias] = [Tensor::new(&[[2.0f64]], &Device::Cpu), Tensor::new(&[[0.5f64]], &Device::Cpu)];
         let (weight, bias) = (weight.expect("good"), bias.expect("good"));
         let gradient = Default::default();
-        let leaf = |tensor| Leaf {
-            tensor,
-            gradient: &gradient,
-        };
+        let leaf = |tensor| Leaf { tensor, gradient: &gradient };
         let [mean, variance] = running(1, 1, x.dtype());
-        let statistics = Running {
-            mean: &mean,
-            variance: &variance,
-        };
+        let statistics = Running { mean: &mean, variance: &variance };
         train(&x, leaf(&weight), leaf(&bias), statistics, Activation::Identity).expect("good");
         assert_close("running mean", &flat(&mean), &[0.3], 1e-12);
         assert_close("running variance", &flat(&variance), &[1.6], 1e-12);
@@ -370,28 +330,14 @@ mod tests {
         let x = numbers("x", &[2, 4, 3]);
         let parameters = Tensor::ones((2, 3), x.dtype(), &Device::Cpu).expect("good");
         let gradient = Default::default();
-        let leaf = Leaf {
-            tensor: &parameters,
-            gradient: &gradient,
-        };
+        let leaf = Leaf { tensor: &parameters, gradient: &gradient };
         let [fused_mean, fused_variance] = running(2, 3, x.dtype());
         let [mean, variance] = running(2, 3, x.dtype());
-        let fused = Running {
-            mean: &fused_mean,
-            variance: &fused_variance,
-        };
+        let fused = Running { mean: &fused_mean, variance: &fused_variance };
         train(&x, leaf, leaf, fused, Activation::Identity).expect("good");
-        let plain = Running {
-            mean: &mean,
-            variance: &variance,
-        };
+        let plain = Running { mean: &mean, variance: &variance };
         composed(&x, &parameters, &parameters, plain, Activation::Identity).expect("good");
         assert_close("running mean", &flat(&fused_mean), &flat(&mean), 1e-12);
-        assert_close(
-            "running variance",
-            &flat(&fused_variance),
-            &flat(&variance),
-            1e-12,
-        );
+        assert_close("running variance", &flat(&fused_variance), &flat(&variance), 1e-12);
     }
 }

@@ -30,19 +30,7 @@ pub(crate) fn convolution(
     let (x_lanes, batch, height, width, channels) = x.dims5()?;
     let (lanes, outputs, _) = weight.tensor.dims3()?;
     let windows = window.over(height, width, channels)?;
-    apply_weighted(
-        Convolution {
-            lanes,
-            x_lanes,
-            batch,
-            outputs,
-            windows,
-            activation,
-        },
-        x,
-        weight,
-        bias,
-    )
+    apply_weighted(Convolution { lanes, x_lanes, batch, outputs, windows, activation }, x, weight, bias)
 }
 
 /// [`convolution`] in candle's ops.
@@ -56,12 +44,8 @@ pub(crate) fn composed(
     let (x_lanes, batch, height, width, channels) = x.dims5()?;
     let (lanes, outputs, patch) = weight.dims3()?;
     let windows = window.over(height, width, channels)?;
-    let patches = windows
-        .gather(x, 0.0)?
-        .reshape((x_lanes, batch * windows.count(), patch))?;
-    let y = patches
-        .broadcast_matmul(&weight.transpose(1, 2)?)?
-        .broadcast_add(&bias.unsqueeze(1)?)?;
+    let patches = windows.gather(x, 0.0)?.reshape((x_lanes, batch * windows.count(), patch))?;
+    let y = patches.broadcast_matmul(&weight.transpose(1, 2)?)?.broadcast_add(&bias.unsqueeze(1)?)?;
     activation.composed(y.reshape((lanes, batch, windows.rows, windows.columns, outputs))?)
 }
 
@@ -78,14 +62,7 @@ impl Weighted for Convolution {
     const NAME: &'static str = "convolution";
 
     fn output_shape(&self) -> Shape {
-        (
-            self.lanes,
-            self.batch,
-            self.windows.rows,
-            self.windows.columns,
-            self.outputs,
-        )
-            .into()
+        (self.lanes, self.batch, self.windows.rows, self.windows.columns, self.outputs).into()
     }
 
     fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
@@ -93,11 +70,7 @@ impl Weighted for Convolution {
         let mut y = vec![T::zero(); self.lanes * self.batch * size];
         let mut patches = vec![T::zero(); self.windows.count() * self.windows.patch()];
         for image in 0..self.x_lanes * self.batch {
-            unroll(
-                &self.windows,
-                &x[image * self.windows.image()..][..self.windows.image()],
-                &mut patches,
-            );
+            unroll(&self.windows, &x[image * self.windows.image()..][..self.windows.image()], &mut patches);
             for lane in self.lanes_of(image) {
                 let y = &mut y[(lane * self.batch + image % self.batch) * size..][..size];
                 let weight = self.weight_of(weight, lane).transposed();
@@ -119,11 +92,7 @@ impl Weighted for Convolution {
         let mut dbias = vec![T::zero(); self.lanes * self.outputs];
         let mut patches = vec![T::zero(); self.windows.count() * patch];
         for image in 0..self.x_lanes * self.batch {
-            unroll(
-                &self.windows,
-                &saved.x[image * image_size..][..image_size],
-                &mut patches,
-            );
+            unroll(&self.windows, &saved.x[image * image_size..][..image_size], &mut patches);
             for lane in self.lanes_of(image) {
                 let at = (lane * self.batch + image % self.batch) * size;
                 let (y, dy) = (&saved.y[at..][..size], &saved.dy[at..][..size]);
@@ -136,25 +105,12 @@ impl Weighted for Convolution {
                 multiply(dweight, Write::Add, dz.transposed(), self.unrolled(&patches));
                 if let Some(dx) = &mut dx {
                     let mut dpatches = vec![T::zero(); patches.len()];
-                    multiply(
-                        &mut dpatches,
-                        Write::Replace,
-                        dz,
-                        self.weight_of(saved.weight, lane),
-                    );
-                    roll(
-                        &self.windows,
-                        &dpatches,
-                        &mut dx[image * image_size..][..image_size],
-                    );
+                    multiply(&mut dpatches, Write::Replace, dz, self.weight_of(saved.weight, lane));
+                    roll(&self.windows, &dpatches, &mut dx[image * image_size..][..image_size]);
                 }
             }
         }
-        Gradients {
-            x: dx,
-            weight: dweight,
-            bias: dbias,
-        }
+        Gradients { x: dx, weight: dweight, bias: dbias }
     }
 }
 
@@ -244,13 +200,7 @@ fn each_run(windows: &Windows, mut act: impl FnMut(Run)) {
                         inside: (last - first) * channels,
                         image: (image_row * windows.width + image_column) * channels,
                     },
-                    None => Run {
-                        patch,
-                        length,
-                        before: length,
-                        inside: 0,
-                        image: 0,
-                    },
+                    None => Run { patch, length, before: length, inside: 0, image: 0 },
                 };
                 act(run);
                 patch += length;
@@ -267,65 +217,21 @@ mod tests {
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
         for (name, x, weight, window) in [
-            (
-                "plain",
-                [1, 2, 4, 3, 2],
-                [1, 3, 8],
-                Window {
-                    size: 2,
-                    stride: 1,
-                    padding: 0,
-                },
-            ),
-            (
-                "padded",
-                [1, 2, 4, 4, 1],
-                [1, 3, 9],
-                Window {
-                    size: 3,
-                    stride: 1,
-                    padding: 1,
-                },
-            ),
-            (
-                "strided",
-                [1, 2, 5, 5, 2],
-                [1, 2, 18],
-                Window {
-                    size: 3,
-                    stride: 2,
-                    padding: 1,
-                },
-            ),
+            ("plain", [1, 2, 4, 3, 2], [1, 3, 8], Window { size: 2, stride: 1, padding: 0 }),
+            ("padded", [1, 2, 4, 4, 1], [1, 3, 9], Window { size: 3, stride: 1, padding: 1 }),
+            ("strided", [1, 2, 5, 5, 2], [1, 2, 18], Window { size: 3, stride: 2, padding: 1 }),
             (
                 "padding beyond the window's middle",
                 [1, 1, 2, 2, 1],
                 [1, 2, 9],
-                Window {
-                    size: 3,
-                    stride: 1,
-                    padding: 2,
-                },
+                Window { size: 3, stride: 1, padding: 2 },
             ),
-            (
-                "lanes",
-                [2, 2, 3, 3, 2],
-                [2, 2, 8],
-                Window {
-                    size: 2,
-                    stride: 1,
-                    padding: 1,
-                },
-            ),
+            ("lanes", [2, 2, 3, 3, 2], [2, 2, 8], Window { size: 2, stride: 1, padding: 1 }),
             (
                 "lanes that share their images",
                 [1, 2, 3, 3, 1],
                 [2, 2, 4],
-                Window {
-                    size: 2,
-                    stride: 1,
-                    padding: 0,
-                },
+                Window { size: 2, stride: 1, padding: 0 },
             ),
         ] {
             for activation in [Activation::Identity, Activation::Relu] {
@@ -349,26 +255,10 @@ mod tests {
         let weight = Tensor::new(&[[[1.0f32, 10.0, 100.0, 1000.0]]], &Device::Cpu).expect("good");
         let bias = Tensor::new(&[[0.5f32]], &Device::Cpu).expect("good");
         let gradient = Default::default();
-        let leaf = |tensor| Leaf {
-            tensor,
-            gradient: &gradient,
-        };
-        let window = Window {
-            size: 2,
-            stride: 1,
-            padding: 0,
-        };
-        let y = convolution(
-            &x.expect("good"),
-            leaf(&weight),
-            leaf(&bias),
-            window,
-            Activation::Identity,
-        );
-        let y = y
-            .and_then(|y| y.flatten_all())
-            .and_then(|y| y.to_vec1::<f32>())
-            .expect("good");
+        let leaf = |tensor| Leaf { tensor, gradient: &gradient };
+        let window = Window { size: 2, stride: 1, padding: 0 };
+        let y = convolution(&x.expect("good"), leaf(&weight), leaf(&bias), window, Activation::Identity);
+        let y = y.and_then(|y| y.flatten_all()).and_then(|y| y.to_vec1::<f32>()).expect("good");
         assert_eq!(y, [5421.5, 6532.5]);
     }
 }

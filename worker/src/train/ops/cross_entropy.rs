@@ -17,12 +17,7 @@ pub(crate) fn cross_entropy(logits: &Tensor, labels: &Arc<[u8]>, smoothing: &[f6
         return composed(logits, labels, smoothing);
     }
     let (_, batch, classes) = logits.dims3()?;
-    let op = CrossEntropy {
-        batch,
-        classes,
-        labels: labels.clone(),
-        smoothing: smoothing.into(),
-    };
+    let op = CrossEntropy { batch, classes, labels: labels.clone(), smoothing: smoothing.into() };
     apply_unary(op, logits)
 }
 
@@ -46,14 +41,8 @@ pub(crate) fn composed(logits: &Tensor, labels: &[u8], smoothing: &[f64]) -> Res
 
 /// For each lane, how many images get the largest logit for their class: `[lanes]`, in f32.
 pub(crate) fn correct(logits: &Tensor, labels: &[u8]) -> Result<Tensor> {
-    let labels = Tensor::new(labels, logits.device())?
-        .to_dtype(DType::U32)?
-        .unsqueeze(0)?;
-    logits
-        .argmax(D::Minus1)?
-        .broadcast_eq(&labels)?
-        .to_dtype(DType::F32)?
-        .sum(1)
+    let labels = Tensor::new(labels, logits.device())?.to_dtype(DType::U32)?.unsqueeze(0)?;
+    logits.argmax(D::Minus1)?.broadcast_eq(&labels)?.to_dtype(DType::F32)?.sum(1)
 }
 
 struct CrossEntropy {
@@ -65,30 +54,18 @@ struct CrossEntropy {
 
 impl CrossEntropy {
     fn rows<'a, T>(&'a self, logits: &'a [T]) -> impl Iterator<Item = (usize, usize, f64, &'a [T])> {
-        logits
-            .chunks_exact(self.classes)
-            .enumerate()
-            .map(|(row, logits)| {
-                let lane = row / self.batch;
-                (
-                    lane,
-                    usize::from(self.labels[row % self.batch]),
-                    self.smoothing[lane],
-                    logits,
-                )
-            })
+        logits.chunks_exact(self.classes).enumerate().map(|(row, logits)| {
+            let lane = row / self.batch;
+            (lane, usize::from(self.labels[row % self.batch]), self.smoothing[lane], logits)
+        })
     }
 }
 
 /// The logarithm of the sum of the logits' exponentials.
 fn log_sum<T: Element>(logits: &[T]) -> T {
-    let largest = logits.iter().fold(
-        logits[0],
-        |largest, &logit| if logit > largest { logit } else { largest },
-    );
-    let sum = logits
-        .iter()
-        .fold(T::zero(), |sum, &logit| sum + (logit - largest).exp());
+    let largest =
+        logits.iter().fold(logits[0], |largest, &logit| if logit > largest { logit } else { largest });
+    let sum = logits.iter().fold(T::zero(), |sum, &logit| sum + (logit - largest).exp());
     largest + sum.ln()
 }
 
@@ -105,17 +82,12 @@ impl Unary for CrossEntropy {
             let log_sum = log_sum(logits);
             let mut loss = (1.0 - smoothing) * (log_sum - logits[label]).to_f64();
             if smoothing > 0.0 {
-                let all = logits
-                    .iter()
-                    .fold(T::zero(), |sum, &logit| sum + (log_sum - logit));
+                let all = logits.iter().fold(T::zero(), |sum, &logit| sum + (log_sum - logit));
                 loss += smoothing * all.to_f64() / self.classes as f64;
             }
             losses[lane] += loss;
         }
-        losses
-            .into_iter()
-            .map(|loss| T::from_f64(loss / self.batch as f64))
-            .collect()
+        losses.into_iter().map(|loss| T::from_f64(loss / self.batch as f64)).collect()
     }
 
     fn backward<T: Element>(&self, logits: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
@@ -125,11 +97,7 @@ impl Unary for CrossEntropy {
             let scale = dy[lane] / T::from_f64(self.batch as f64);
             let spread = T::from_f64(smoothing / self.classes as f64);
             let first = gradient.len();
-            gradient.extend(
-                logits
-                    .iter()
-                    .map(|&logit| ((logit - log_sum).exp() - spread) * scale),
-            );
+            gradient.extend(logits.iter().map(|&logit| ((logit - log_sum).exp() - spread) * scale));
             gradient[first + label] -= T::from_f64(1.0 - smoothing) * scale;
         }
         gradient
@@ -157,12 +125,7 @@ mod tests {
     fn large_logits_do_not_overflow() {
         let logits = Tensor::new(&[[[1000.0f32, 0.0], [0.0, 1000.0]]], &Device::Cpu).expect("good");
         let labels: Arc<[u8]> = [0, 0].into();
-        assert_close(
-            "loss",
-            &flat(&cross_entropy(&logits, &labels, &[0.0]).expect("good")),
-            &[500.0],
-            1e-6,
-        );
+        assert_close("loss", &flat(&cross_entropy(&logits, &labels, &[0.0]).expect("good")), &[500.0], 1e-6);
         assert_eq!(flat(&correct(&logits, &labels).expect("good")), [1.0]);
     }
 }

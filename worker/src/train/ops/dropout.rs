@@ -23,13 +23,7 @@ pub(crate) fn dropout(x: &Tensor, lanes: &[Draw]) -> Result<Tensor> {
     let size = x.elem_count() / lanes.len();
     let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, size)).collect();
     if matches!(x.device(), Device::Cpu) {
-        apply_unary(
-            Dropout {
-                shape: x.shape().clone(),
-                factors,
-            },
-            x,
-        )
+        apply_unary(Dropout { shape: x.shape().clone(), factors }, x)
     } else {
         composed(x, factors)
     }
@@ -52,14 +46,8 @@ fn factors(lane: &Draw, size: usize) -> Vec<f32> {
     simd::dispatch(
         #[inline(always)]
         || {
-            let draws = bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|bytes| u32::from_le_bytes(*bytes));
-            draws
-                .map(|draw| if draw < threshold { 0.0 } else { kept })
-                .collect()
+            let draws = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+            draws.map(|draw| if draw < threshold { 0.0 } else { kept }).collect()
         },
     )
 }
@@ -79,12 +67,7 @@ impl Unary for Dropout {
     fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
         simd::dispatch(
             #[inline(always)]
-            || {
-                x.iter()
-                    .zip(&self.factors)
-                    .map(|(x, factor)| *x * T::from_f64(f64::from(*factor)))
-                    .collect()
-            },
+            || x.iter().zip(&self.factors).map(|(x, factor)| *x * T::from_f64(f64::from(*factor))).collect(),
         )
     }
 
@@ -99,10 +82,7 @@ mod tests {
     use crate::train::ops::testing::{check_unary, flat, numbers};
 
     fn draw(probability: f64, seed: u64) -> Draw {
-        Draw {
-            probability,
-            stream: Stream::new(seed),
-        }
+        Draw { probability, stream: Stream::new(seed) }
     }
 
     #[test]
@@ -110,9 +90,7 @@ mod tests {
         let lanes = [draw(0.5, 1), draw(0.2, 2), draw(0.0, 3)];
         let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, 12)).collect();
         let x = numbers("x", &[3, 4, 3]);
-        check_unary("dropout", &x, &|x| dropout(x, &lanes), &|x| {
-            composed(x, factors.clone())
-        });
+        check_unary("dropout", &x, &|x| dropout(x, &lanes), &|x| composed(x, factors.clone()));
     }
 
     #[test]
@@ -124,14 +102,8 @@ mod tests {
             let mean = y.iter().sum::<f64>() / 1e6;
             // Five deviations of a share of a million draws.
             let deviation = (probability * (1.0 - probability) / 1e6).sqrt();
-            assert!(
-                (dropped - probability).abs() < 5.0 * deviation,
-                "{probability}: {dropped}"
-            );
-            assert!(
-                (mean - 1.0).abs() < 5.0 * deviation / (1.0 - probability),
-                "{probability}: {mean}"
-            );
+            assert!((dropped - probability).abs() < 5.0 * deviation, "{probability}: {dropped}");
+            assert!((mean - 1.0).abs() < 5.0 * deviation / (1.0 - probability), "{probability}: {mean}");
         }
     }
 }

@@ -43,9 +43,7 @@ pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: A
     let centred = flat.broadcast_sub(&flat.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
     let normal = centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
-    let y = normal
-        .broadcast_mul(&weight.unsqueeze(1)?)?
-        .broadcast_add(&bias.unsqueeze(1)?)?;
+    let y = normal.broadcast_mul(&weight.unsqueeze(1)?)?.broadcast_add(&bias.unsqueeze(1)?)?;
     activation.composed(y.reshape(x.shape())?)
 }
 
@@ -68,15 +66,10 @@ impl Weighted for LayerNorm {
     fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         let mut statistics = Vec::with_capacity(x.len() / self.features);
-        let rows = x
-            .chunks_exact(self.features)
-            .zip(y.chunks_exact_mut(self.features));
+        let rows = x.chunks_exact(self.features).zip(y.chunks_exact_mut(self.features));
         for (row, (x, y)) in rows.enumerate() {
             let of_lane = row / self.batch * self.features;
-            let (weight, bias) = (
-                &weight[of_lane..][..self.features],
-                &bias[of_lane..][..self.features],
-            );
+            let (weight, bias) = (&weight[of_lane..][..self.features], &bias[of_lane..][..self.features]);
             simd::dispatch(
                 #[inline(always)]
                 || {
@@ -107,11 +100,7 @@ impl Weighted for LayerNorm {
         for (row, (mean, inverse)) in statistics.iter().enumerate() {
             let of_row = row * features..(row + 1) * features;
             let weight = &saved.weight[row / self.batch * features..][..features];
-            let (x, y, dy) = (
-                &saved.x[of_row.clone()],
-                &saved.y[of_row.clone()],
-                &saved.dy[of_row.clone()],
-            );
+            let (x, y, dy) = (&saved.x[of_row.clone()], &saved.y[of_row.clone()], &saved.dy[of_row.clone()]);
             let (dz, normal) = (&mut dz[of_row.clone()], &mut normal[of_row.clone()]);
             let dx = &mut dx[of_row];
             let (centre, inverse) = (T::from_f64(*mean), T::from_f64(*inverse));
@@ -135,11 +124,7 @@ impl Weighted for LayerNorm {
                 },
             );
         }
-        let mut gradients = Gradients {
-            x: Some(dx),
-            weight: Vec::new(),
-            bias: Vec::new(),
-        };
+        let mut gradients = Gradients { x: Some(dx), weight: Vec::new(), bias: Vec::new() };
         let size = self.batch * features;
         for (dz, normal) in dz.chunks_exact(size).zip(normal.chunks_exact(size)) {
             let [dbias, dweight] = simd::dispatch(

@@ -18,23 +18,14 @@ pub(crate) fn linear(x: &Tensor, weight: Leaf<'_>, bias: Leaf<'_>, activation: A
         return composed(x, weight.tensor, bias.tensor, activation);
     }
     let (lanes, outputs, inputs) = weight.tensor.dims3()?;
-    let op = Linear {
-        lanes,
-        x_lanes: x.dim(0)?,
-        batch: x.dim(1)?,
-        inputs,
-        outputs,
-        activation,
-    };
+    let op = Linear { lanes, x_lanes: x.dim(0)?, batch: x.dim(1)?, inputs, outputs, activation };
     apply_weighted(op, x, weight, bias)
 }
 
 /// [`linear`] in candle's ops.
 pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
-    let y = x
-        .flatten_from(2)?
-        .broadcast_matmul(&weight.transpose(1, 2)?)?
-        .broadcast_add(&bias.unsqueeze(1)?)?;
+    let y =
+        x.flatten_from(2)?.broadcast_matmul(&weight.transpose(1, 2)?)?.broadcast_add(&bias.unsqueeze(1)?)?;
     activation.composed(y)
 }
 
@@ -79,28 +70,15 @@ impl Weighted for Linear {
             dbias.extend(bias);
             let dz = Matrix::new(&dz, self.batch, self.outputs);
             let dweight = &mut dweight[lane * self.outputs * self.inputs..][..self.outputs * self.inputs];
-            multiply(
-                dweight,
-                Write::Replace,
-                dz.transposed(),
-                self.input_of(saved.x, lane),
-            );
+            multiply(dweight, Write::Replace, dz.transposed(), self.input_of(saved.x, lane));
             if let Some(dx) = &mut dx {
                 let shared = lane % self.x_lanes;
                 let dx = &mut dx[shared * self.batch * self.inputs..][..self.batch * self.inputs];
-                let write = if lane < self.x_lanes {
-                    Write::Replace
-                } else {
-                    Write::Add
-                };
+                let write = if lane < self.x_lanes { Write::Replace } else { Write::Add };
                 multiply(dx, write, dz, self.weight_of(saved.weight, lane));
             }
         }
-        Gradients {
-            x: dx,
-            weight: dweight,
-            bias: dbias,
-        }
+        Gradients { x: dx, weight: dweight, bias: dbias }
     }
 }
 
@@ -144,12 +122,7 @@ pub(super) fn before_activation<T: Element>(
             for ((dz, y), dy) in dz.iter_mut().zip(y).zip(dy) {
                 *dz = activation.backward(*y, *dy);
             }
-            column_sums(
-                dy.len() / outputs,
-                outputs,
-                |row| [&dz[row * outputs..]],
-                |[dz]| [dz],
-            )
+            column_sums(dy.len() / outputs, outputs, |row| [&dz[row * outputs..]], |[dz]| [dz])
         },
     );
     (dz, narrowed(&dbias))
@@ -165,30 +138,10 @@ mod tests {
         for (name, x, weight, activation) in [
             ("one lane", vec![1, 4, 3], [1, 5, 3], Activation::Identity),
             ("relu", vec![1, 4, 3], [1, 5, 3], Activation::Relu),
-            (
-                "lanes of their own input",
-                vec![2, 3, 4],
-                [2, 5, 4],
-                Activation::Relu,
-            ),
-            (
-                "lanes that share their input",
-                vec![1, 3, 4],
-                [2, 5, 4],
-                Activation::Relu,
-            ),
-            (
-                "one image, one unit",
-                vec![1, 1, 2],
-                [1, 1, 2],
-                Activation::Identity,
-            ),
-            (
-                "an image as input",
-                vec![2, 3, 2, 2, 3],
-                [2, 4, 12],
-                Activation::Relu,
-            ),
+            ("lanes of their own input", vec![2, 3, 4], [2, 5, 4], Activation::Relu),
+            ("lanes that share their input", vec![1, 3, 4], [2, 5, 4], Activation::Relu),
+            ("one image, one unit", vec![1, 1, 2], [1, 1, 2], Activation::Identity),
+            ("an image as input", vec![2, 3, 2, 2, 3], [2, 4, 12], Activation::Relu),
         ] {
             check_weighted(Case {
                 name,

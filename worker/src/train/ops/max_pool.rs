@@ -19,15 +19,7 @@ pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let windows = window.over(height, width, channels)?;
-    apply_unary(
-        MaxPool {
-            lanes,
-            batch,
-            windows,
-            winners: OnceLock::new(),
-        },
-        x,
-    )
+    apply_unary(MaxPool { lanes, batch, windows, winners: OnceLock::new() }, x)
 }
 
 /// [`max_pool`] in candle's ops. Equal numbers that win together each get the whole gradient.
@@ -50,14 +42,7 @@ impl Unary for MaxPool {
     const NAME: &'static str = "max_pool";
 
     fn output_shape(&self) -> Shape {
-        (
-            self.lanes,
-            self.batch,
-            self.windows.rows,
-            self.windows.columns,
-            self.windows.channels,
-        )
-            .into()
+        (self.lanes, self.batch, self.windows.rows, self.windows.columns, self.windows.channels).into()
     }
 
     fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
@@ -165,64 +150,27 @@ mod tests {
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
         for (name, x, window) in [
-            (
-                "2x2",
-                [1, 2, 4, 4, 3],
-                Window {
-                    size: 2,
-                    stride: 2,
-                    padding: 0,
-                },
-            ),
+            ("2x2", [1, 2, 4, 4, 3], Window { size: 2, stride: 2, padding: 0 }),
             (
                 "an odd size, the last row left over",
                 [2, 1, 5, 5, 2],
-                Window {
-                    size: 2,
-                    stride: 2,
-                    padding: 0,
-                },
+                Window { size: 2, stride: 2, padding: 0 },
             ),
-            (
-                "overlapping",
-                [1, 2, 7, 7, 2],
-                Window {
-                    size: 3,
-                    stride: 2,
-                    padding: 0,
-                },
-            ),
-            (
-                "padded",
-                [1, 1, 5, 4, 2],
-                Window {
-                    size: 3,
-                    stride: 2,
-                    padding: 1,
-                },
-            ),
+            ("overlapping", [1, 2, 7, 7, 2], Window { size: 3, stride: 2, padding: 0 }),
+            ("padded", [1, 1, 5, 4, 2], Window { size: 3, stride: 2, padding: 1 }),
         ] {
-            check_unary(name, &numbers(name, &x), &|x| max_pool(x, window), &|x| {
-                composed(x, window)
-            });
+            check_unary(name, &numbers(name, &x), &|x| max_pool(x, window), &|x| composed(x, window));
         }
     }
 
     #[test]
     fn the_first_of_equals_wins_and_nan_is_kept() {
-        let window = Window {
-            size: 2,
-            stride: 2,
-            padding: 0,
-        };
+        let window = Window { size: 2, stride: 2, padding: 0 };
         let pool = |numbers: [f32; 4]| {
             let x = candle_core::Var::from_slice(&numbers, (1, 1, 2, 2, 1), &Device::Cpu).expect("good");
             let y = max_pool(&x, window).expect("good");
             let gradients = y.sum_all().and_then(|sum| sum.backward()).expect("good");
-            let gradient = gradients
-                .get(&x)
-                .and_then(|g| g.flatten_all().ok())
-                .expect("there is one");
+            let gradient = gradients.get(&x).and_then(|g| g.flatten_all().ok()).expect("there is one");
             let y = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).expect("good");
             (y[0], gradient.to_vec1::<f32>().expect("good"))
         };

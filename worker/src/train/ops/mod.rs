@@ -40,21 +40,13 @@ impl Activation {
     #[inline(always)]
     pub(crate) fn apply<T: Element>(self, x: T) -> T {
         // Written so that NaN stays NaN: a diverged run must show as one.
-        if self == Self::Relu && x < T::zero() {
-            T::zero()
-        } else {
-            x
-        }
+        if self == Self::Relu && x < T::zero() { T::zero() } else { x }
     }
 
     /// The gradient before the activation, from the one after it and the activation's result.
     #[inline(always)]
     pub(crate) fn backward<T: Element>(self, y: T, dy: T) -> T {
-        if self == Self::Relu && y <= T::zero() {
-            T::zero()
-        } else {
-            dy
-        }
+        if self == Self::Relu && y <= T::zero() { T::zero() } else { dy }
     }
 
     fn composed(self, x: Tensor) -> Result<Tensor> {
@@ -200,11 +192,7 @@ impl<O: Weighted> CustomOp3 for FusedWeighted<O> {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
-        let input = if x.track_op() {
-            InputGradient::Wanted
-        } else {
-            InputGradient::Unwanted
-        };
+        let input = if x.track_op() { InputGradient::Wanted } else { InputGradient::Unwanted };
         by_dtype!(x.dtype(), T => {
             let (x_, weight_, y, dy) = (Reading::of(x), Reading::of(weight), Reading::of(y), Reading::of(&dy));
             let saved = Saved { x: x_.slice()?, weight: weight_.slice()?, y: y.slice()?, dy: dy.slice()? };
@@ -222,11 +210,7 @@ fn apply_unary(op: impl Unary, x: &Tensor) -> Result<Tensor> {
 }
 
 fn apply_weighted(op: impl Weighted, x: &Tensor, weight: Leaf<'_>, bias: Leaf<'_>) -> Result<Tensor> {
-    let fused = FusedWeighted {
-        op,
-        weight: weight.gradient.clone(),
-        bias: bias.gradient.clone(),
-    };
+    let fused = FusedWeighted { op, weight: weight.gradient.clone(), bias: bias.gradient.clone() };
     x.contiguous()?.apply_op3(weight.tensor, bias.tensor, fused)
 }
 

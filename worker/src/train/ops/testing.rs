@@ -29,17 +29,10 @@ pub(crate) fn numbers(name: &str, shape: &[usize]) -> Tensor {
 
 /// Checks an op of activations, weight and bias.
 pub(crate) fn check_weighted(case: Case<'_>) {
-    let inputs = [
-        numbers("x", case.x),
-        numbers("weight", case.weight),
-        numbers("bias", case.bias),
-    ];
+    let inputs = [numbers("x", case.x), numbers("weight", case.weight), numbers("bias", case.bias)];
     let fused = |inputs: &[Tensor]| {
         let slots = [GradientSlot::default(), GradientSlot::default()];
-        let leaf = |index: usize| Leaf {
-            tensor: &inputs[index],
-            gradient: &slots[index - 1],
-        };
+        let leaf = |index: usize| Leaf { tensor: &inputs[index], gradient: &slots[index - 1] };
         let y = (case.fused)(&inputs[0], leaf(1), leaf(2)).expect(case.name);
         (y, slots)
     };
@@ -49,12 +42,7 @@ pub(crate) fn check_weighted(case: Case<'_>) {
         let (fused_y, fused_gradients) = gradients(&inputs, dtype, |inputs| fused(inputs));
         let (composed_y, composed_gradients) =
             gradients(&inputs, dtype, |inputs| (composed(inputs), Default::default()));
-        assert_close(
-            &format!("{}: result in {dtype:?}", case.name),
-            &fused_y,
-            &composed_y,
-            tolerance,
-        );
+        assert_close(&format!("{}: result in {dtype:?}", case.name), &fused_y, &composed_y, tolerance);
         for (which, (fused, composed)) in fused_gradients.iter().zip(&composed_gradients).enumerate() {
             assert_close(
                 &format!("{}: gradient {which} in {dtype:?}", case.name),
@@ -79,17 +67,10 @@ pub(crate) fn check_unary(
     let inputs = [x.clone()];
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-5)] {
         let run = |form: &dyn Fn(&Tensor) -> Result<Tensor>| {
-            gradients(&inputs, dtype, |inputs| {
-                (form(&inputs[0]).expect(name), Default::default())
-            })
+            gradients(&inputs, dtype, |inputs| (form(&inputs[0]).expect(name), Default::default()))
         };
         let ((fused_y, fused_gradients), (composed_y, composed_gradients)) = (run(fused), run(composed));
-        assert_close(
-            &format!("{name}: result in {dtype:?}"),
-            &fused_y,
-            &composed_y,
-            tolerance,
-        );
+        assert_close(&format!("{name}: result in {dtype:?}"), &fused_y, &composed_y, tolerance);
         assert_close(
             &format!("{name}: gradient in {dtype:?}"),
             &fused_gradients[0],
@@ -97,9 +78,7 @@ pub(crate) fn check_unary(
             tolerance,
         );
         if dtype == DType::F64 {
-            check_differences(name, &inputs, &fused_gradients, |inputs| {
-                fused(&inputs[0]).expect(name)
-            });
+            check_differences(name, &inputs, &fused_gradients, |inputs| fused(&inputs[0]).expect(name));
         }
     }
 }
@@ -107,9 +86,7 @@ pub(crate) fn check_unary(
 /// A scalar that depends on every number of a result, each with another weight.
 fn objective(y: &Tensor) -> Tensor {
     let weights = numbers("objective", y.dims()).to_dtype(y.dtype()).expect("float");
-    (y * weights)
-        .and_then(|product| product.sum_all())
-        .expect("a sum")
+    (y * weights).and_then(|product| product.sum_all()).expect("a sum")
 }
 
 fn gradients(
@@ -121,19 +98,12 @@ fn gradients(
         .iter()
         .map(|input| Var::from_tensor(&input.to_dtype(dtype).expect("float")).expect("a variable"))
         .collect();
-    let tensors: Vec<Tensor> = variables
-        .iter()
-        .map(|variable| variable.as_tensor().clone())
-        .collect();
+    let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
     let (y, slots) = form(&tensors);
     let mut store = objective(&y).backward().expect("a gradient");
     let gradients = tensors.iter().enumerate().map(|(index, tensor)| {
         let short_cut = index.checked_sub(1).and_then(|index| slots[index].take());
-        flat(
-            &short_cut
-                .or_else(|| store.remove(tensor))
-                .expect("every input gets a gradient"),
-        )
+        flat(&short_cut.or_else(|| store.remove(tensor)).expect("every input gets a gradient"))
     });
     let gradients = gradients.collect();
     (flat(&y), gradients)
@@ -170,24 +140,15 @@ fn check_differences(
 
 /// All numbers of a tensor, as f64.
 pub(crate) fn flat(tensor: &Tensor) -> Vec<f64> {
-    let tensor = tensor
-        .to_dtype(DType::F64)
-        .expect("float")
-        .flatten_all()
-        .expect("flat");
+    let tensor = tensor.to_dtype(DType::F64).expect("float").flatten_all().expect("flat");
     tensor.to_vec1().expect("f64")
 }
 
 /// Compares numbers one by one, relative to the largest of them.
 pub(crate) fn assert_close(what: &str, given: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(given.len(), expected.len(), "{what}");
-    let scale = expected
-        .iter()
-        .fold(1.0f64, |scale, number| scale.max(number.abs()));
+    let scale = expected.iter().fold(1.0f64, |scale, number| scale.max(number.abs()));
     for (index, (given, expected)) in given.iter().zip(expected).enumerate() {
-        assert!(
-            (given - expected).abs() <= tolerance * scale,
-            "{what}, at {index}: {given}, not {expected}"
-        );
+        assert!((given - expected).abs() <= tolerance * scale, "{what}, at {index}: {given}, not {expected}");
     }
 }

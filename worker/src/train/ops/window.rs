@@ -25,18 +25,10 @@ impl Window {
     /// The windows over images of this size.
     pub(crate) fn over(self, height: usize, width: usize, channels: usize) -> Result<Windows> {
         match (self.count(height), self.count(width)) {
-            (Some(rows), Some(columns)) => Ok(Windows {
-                window: self,
-                height,
-                width,
-                channels,
-                rows,
-                columns,
-            }),
-            _ => candle_core::bail!(
-                "a window of {} does not fit on an image of {height}x{width}",
-                self.size
-            ),
+            (Some(rows), Some(columns)) => {
+                Ok(Windows { window: self, height, width, channels, rows, columns })
+            }
+            _ => candle_core::bail!("a window of {} does not fit on an image of {height}x{width}", self.size),
         }
     }
 }
@@ -75,17 +67,13 @@ impl Windows {
     /// The image row that a row of a window lies on, if it is inside.
     #[inline(always)]
     pub(crate) fn image_row(&self, row: usize, inner: usize) -> Option<usize> {
-        (row * self.window.stride + inner)
-            .checked_sub(self.window.padding)
-            .filter(|&at| at < self.height)
+        (row * self.window.stride + inner).checked_sub(self.window.padding).filter(|&at| at < self.height)
     }
 
     /// The image column that a column of a window lies on, if it is inside.
     #[inline(always)]
     pub(crate) fn image_column(&self, column: usize, inner: usize) -> Option<usize> {
-        (column * self.window.stride + inner)
-            .checked_sub(self.window.padding)
-            .filter(|&at| at < self.width)
+        (column * self.window.stride + inner).checked_sub(self.window.padding).filter(|&at| at < self.width)
     }
 
     /// The part of a window's row that lies inside of the image: its first and last (excluded)
@@ -94,10 +82,7 @@ impl Windows {
     pub(crate) fn inside(&self, column: usize) -> (usize, usize, usize) {
         let left = column * self.window.stride;
         let first = self.window.padding.saturating_sub(left).min(self.window.size);
-        let last = (self.width + self.window.padding)
-            .saturating_sub(left)
-            .min(self.window.size)
-            .max(first);
+        let last = (self.width + self.window.padding).saturating_sub(left).min(self.window.size).max(first);
         (first, last, (left + first).saturating_sub(self.window.padding))
     }
 
@@ -125,7 +110,6 @@ impl Windows {
         }
         let indices = Tensor::new(indices, x.device())?;
         let places = self.window.size * self.window.size;
-        x.index_select(&indices, 1)?
-            .reshape((lanes, batch, self.count(), places, self.channels))
+        x.index_select(&indices, 1)?.reshape((lanes, batch, self.count(), places, self.channels))
     }
 }
