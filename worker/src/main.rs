@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fittingroom_worker::run_command::RunArguments;
 use fittingroom_worker::train_command::{self, TrainArgs};
 use fittingroom_worker::trainer::{self, TrainerArgs};
 
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Pull trials from a coordinator and train them
+    Run(RunArguments),
     /// Train one trial, without a coordinator
     Train(TrainArgs),
     /// Train what an agent asks for on standard input
@@ -30,6 +33,10 @@ enum Command {
 fn main() -> ExitCode {
     train_on_one_thread();
     match Cli::parse().command {
+        Command::Run(arguments) => match arguments.execute() {
+            Ok(code) => code,
+            Err(error) => fail(&error, error.exit_code()),
+        },
         Command::Train(args) => match train_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.exit_code()),

@@ -13,7 +13,8 @@ use tonic::transport::Uri;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-use crate::agent::{self, AgentError, Config, DeviceChoice, Devices, Timing, TrainerProgram};
+use crate::agent::{self, AgentError, Config, DeviceError, Devices, Timing, TrainerProgram};
+use crate::train::device::DeviceChoice;
 
 /// Pull trials from a coordinator and train them.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub struct RunArguments {
     #[arg(long, env = "FITTINGROOM_SLOTS", value_name = "N", value_parser = slots)]
     slots: Option<NonZeroU32>,
 
-    /// What to train on: cpu, cuda:N, or auto for every GPU there is and else the processor
+    /// What to train on: cpu, cuda:N, metal, or auto for every GPU that can be used, and else the processor
     #[arg(
         long,
         env = "FITTINGROOM_DEVICE",
@@ -68,9 +69,22 @@ pub enum RunError {
         /// Why it cannot be.
         source: std::io::Error,
     },
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The agent failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
+}
+
+impl RunError {
+    /// The program's exit code: 2 for wrong usage, 1 for what failed.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Device(_) => 2,
+            Self::System { .. } | Self::Agent(_) => 1,
+        }
+    }
 }
 
 impl RunArguments {
@@ -102,7 +116,7 @@ impl RunArguments {
         Ok(Config {
             coordinator: self.coordinator,
             name: self.name.unwrap_or_else(|| Name::sanitised(&host_name())),
-            devices: Devices::detect(self.device, self.slots),
+            devices: Devices::detect(self.device, self.slots)?,
             cache: self.cache.unwrap_or_else(|| {
                 default_cache(
                     std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from),

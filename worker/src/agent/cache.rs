@@ -18,6 +18,8 @@ use super::timing::Timing;
 
 /// How long the next chunk of a download may take.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
+/// What is older than this was left by an agent that was killed: no download and no trial takes so long.
+const LEFTOVER_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often a download whose bytes are wrong is tried.
 const MAX_TRIES: u32 = 3;
 
@@ -68,6 +70,8 @@ pub enum CacheError {
 #[derive(Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
+    /// Models while they are trained. Beside the artifacts, since the folder for temporary files may be in memory.
+    training: PathBuf,
     connection: Connection,
     timing: Timing,
     /// Set once the file was found good or downloaded; slots that want the same wait for one another.
@@ -77,15 +81,19 @@ pub(crate) struct Cache {
 impl Cache {
     /// The cache in a folder, which is made if it is not there.
     pub(crate) fn open(folder: &Path, connection: Connection, timing: Timing) -> Result<Self, CacheError> {
-        let folder = folder.join("artifacts");
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| NamedTempFile::new_in(&folder).map(drop))
-            .map_err(|source| CacheError::Folder {
-                folder: folder.clone(),
-                source,
-            })?;
+        let (artifacts, training) = (folder.join("artifacts"), folder.join("training"));
+        for folder in [&artifacts, &training] {
+            std::fs::create_dir_all(folder)
+                .and_then(|()| NamedTempFile::new_in(folder).map(drop))
+                .map_err(|source| CacheError::Folder {
+                    folder: folder.clone(),
+                    source,
+                })?;
+            remove_leftovers(folder, LEFTOVER_AGE);
+        }
         Ok(Self {
-            folder,
+            folder: artifacts,
+            training,
             connection,
             timing,
             checked: Mutex::default(),
@@ -103,9 +111,8 @@ impl Cache {
 
     /// A folder for a model that is being trained, which goes when the answer is dropped.
     pub(crate) fn temporary_folder(&self) -> Result<TempDir, CacheError> {
-        let made = tempfile::Builder::new().prefix("fittingroom-").tempdir();
-        made.map_err(|source| CacheError::Disk {
-            path: std::env::temp_dir(),
+        TempDir::new_in(&self.training).map_err(|source| CacheError::Disk {
+            path: self.training.clone(),
             source,
         })
     }
@@ -193,6 +200,27 @@ impl Cache {
     }
 }
 
+/// Removes what agents left that were killed. Others that run now may use the same cache, so only
+/// what is too old to be theirs goes; what cannot be removed only takes space.
+fn remove_leftovers(folder: &Path, age: Duration) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let temporary = entry.file_name().to_string_lossy().starts_with(".tmp");
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed >= age));
+        if temporary && old {
+            let path = entry.path();
+            let _ = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
+        }
+    }
+}
+
 /// Why one try at a download failed.
 enum DownloadError {
     Transient,
@@ -230,4 +258,30 @@ pub(crate) async fn hash_of_file(path: &Path) -> Result<Option<ArtifactHash>, Ca
         }
     });
     hash.await.unwrap_or(Ok(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_temporary_files_are_leftovers() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let write = |name: &str| std::fs::write(folder.path().join(name), "").expect("writable");
+        write(".tmpAbC");
+        write("artifact");
+        std::fs::create_dir_all(folder.path().join(".tmpDeF/sub")).expect("writable");
+        let names = || {
+            let entries = std::fs::read_dir(folder.path()).expect("readable");
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.expect("readable").file_name())
+                .collect();
+            names.sort();
+            names
+        };
+        remove_leftovers(folder.path(), LEFTOVER_AGE);
+        assert_eq!(names(), [".tmpAbC", ".tmpDeF", "artifact"]);
+        remove_leftovers(folder.path(), Duration::ZERO);
+        assert_eq!(names(), ["artifact"]);
+    }
 }

@@ -3,15 +3,18 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::process::Command;
-use std::str::FromStr;
 
-/// One device, as trainers are told it.
+use crate::train::device::DeviceChoice;
+
+/// The device of one slot, as its trainer is told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// The processor.
     Cpu,
     /// An NVIDIA GPU, by its number in the order of their PCI bus ids.
-    Cuda(u32),
+    Cuda(usize),
+    /// The Apple GPU.
+    Metal,
 }
 
 impl fmt::Display for Device {
@@ -19,57 +22,31 @@ impl fmt::Display for Device {
         match self {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal => f.write_str("metal"),
         }
     }
 }
 
-/// What a person asks for with `--device`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// Every GPU that this program can use, or else the processor.
-    Auto,
-    /// This device.
-    Only(Device),
-}
-
-/// Why a device cannot be chosen.
+/// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// The text names no device.
-    #[error("{text:?} is not a device; it can be cpu, cuda:N (say cuda:0) or auto")]
-    Unknown {
-        /// The text as it came.
-        text: String,
-    },
-    /// This program was built for processors only.
+    /// This program was built without support for it.
     #[error(
-        "this program was built without CUDA, so it cannot use {text}; build it with --features cuda, or take cpu"
+        "this program was built without {feature}, so it cannot use {choice}: build it with --features {feature}, or take --device cpu"
     )]
-    WithoutCuda {
-        /// The text as it came.
-        text: String,
+    NotBuilt {
+        /// The device.
+        choice: DeviceChoice,
+        /// The feature that it takes.
+        feature: &'static str,
     },
 }
 
-impl FromStr for DeviceChoice {
-    type Err = DeviceError;
-
-    fn from_str(text: &str) -> Result<Self, DeviceError> {
-        let number = |text: &str| text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Only(Device::Cpu)),
-            _ => match number(text) {
-                None => Err(DeviceError::Unknown {
-                    text: text.chars().take(40).collect(),
-                }),
-                Some(_) if !cfg!(feature = "cuda") => Err(DeviceError::WithoutCuda {
-                    text: text.to_owned(),
-                }),
-                Some(number) => Ok(Self::Only(Device::Cuda(number))),
-            },
-        }
-    }
+/// What this program was built for.
+#[derive(Clone, Copy, Debug)]
+struct Built {
+    cuda: bool,
+    metal: bool,
 }
 
 /// The devices of a worker's slots.
@@ -84,45 +61,65 @@ pub struct Devices {
 impl Devices {
     /// The devices for a choice, looked up on this machine; one slot per GPU, or per core where
     /// there is none, unless a number of slots is asked for.
-    pub fn detect(choice: DeviceChoice, slots: Option<NonZeroU32>) -> Self {
-        let gpus = match choice {
-            DeviceChoice::Only(Device::Cpu) => Vec::new(),
-            DeviceChoice::Auto if !cfg!(feature = "cuda") => Vec::new(),
-            DeviceChoice::Auto | DeviceChoice::Only(Device::Cuda(_)) => gpu_names(),
+    pub fn detect(choice: DeviceChoice, slots: Option<NonZeroU32>) -> Result<Self, DeviceError> {
+        let built = Built {
+            cuda: cfg!(feature = "cuda"),
+            metal: cfg!(feature = "metal"),
         };
-        Self::plan(choice, slots, &gpus, Processor::detect())
+        let gpus = match choice {
+            DeviceChoice::Auto | DeviceChoice::Cuda(_) if built.cuda => gpu_names(),
+            DeviceChoice::Auto | DeviceChoice::Cuda(_) | DeviceChoice::Cpu | DeviceChoice::Metal => {
+                Vec::new()
+            }
+        };
+        Self::plan(choice, slots, built, &gpus, Processor::detect())
     }
 
-    fn plan(choice: DeviceChoice, slots: Option<NonZeroU32>, gpus: &[String], processor: Processor) -> Self {
-        let numbers: Vec<u32> = match choice {
-            DeviceChoice::Only(Device::Cpu) => Vec::new(),
-            DeviceChoice::Only(Device::Cuda(number)) => vec![number],
-            DeviceChoice::Auto => (0..).take(gpus.len()).collect(),
+    fn plan(
+        choice: DeviceChoice,
+        slots: Option<NonZeroU32>,
+        built: Built,
+        gpus: &[String],
+        processor: Processor,
+    ) -> Result<Self, DeviceError> {
+        let missing = |feature| Err(DeviceError::NotBuilt { choice, feature });
+        let devices: Vec<Device> = match choice {
+            DeviceChoice::Cuda(_) if !built.cuda => return missing("cuda"),
+            DeviceChoice::Metal if !built.metal => return missing("metal"),
+            DeviceChoice::Cuda(number) => vec![Device::Cuda(number)],
+            DeviceChoice::Metal => vec![Device::Metal],
+            DeviceChoice::Auto if built.metal => vec![Device::Metal],
+            DeviceChoice::Auto if !gpus.is_empty() => (0..gpus.len()).map(Device::Cuda).collect(),
+            DeviceChoice::Auto | DeviceChoice::Cpu => vec![Device::Cpu; processor.cores],
         };
-        if numbers.is_empty() {
-            let slots = slots.map_or(processor.cores, |slots| slots.get() as usize);
-            return Self {
-                slots: vec![Device::Cpu; slots],
-                description: processor.to_string(),
-            };
-        }
-        let name = |&number: &u32| {
-            let model = usize::try_from(number).ok().and_then(|n| gpus.get(n));
-            format!("{} {}", Device::Cuda(number), model.map_or("", String::as_str))
-                .trim_end()
-                .to_owned()
+        let description = match devices.first() {
+            None | Some(Device::Cpu) => processor.to_string(),
+            Some(Device::Metal) => Device::Metal.to_string(),
+            Some(Device::Cuda(_)) => describe(&devices, gpus),
         };
-        let count = slots.map_or(numbers.len(), |slots| slots.get() as usize);
-        Self {
-            description: numbers.iter().map(name).collect::<Vec<_>>().join(", "),
-            slots: numbers
-                .iter()
-                .map(|&number| Device::Cuda(number))
-                .cycle()
-                .take(count)
-                .collect(),
-        }
+        let count = slots.map_or(devices.len(), |slots| slots.get() as usize);
+        Ok(Self {
+            slots: devices.into_iter().cycle().take(count).collect(),
+            description,
+        })
     }
+}
+
+/// GPUs by number and name: `cuda:0 NVIDIA H100`, or `cuda:0 to cuda:7 NVIDIA H100` where all are alike.
+fn describe(devices: &[Device], gpus: &[String]) -> String {
+    let name = |device: &Device| match device {
+        Device::Cuda(number) => gpus.get(*number).map_or("", String::as_str),
+        Device::Cpu | Device::Metal => "",
+    };
+    let alike = devices.windows(2).all(|pair| name(&pair[0]) == name(&pair[1]));
+    let told = match devices {
+        [first, .., last] if alike => format!("{first} to {last} {}", name(first)),
+        _ => {
+            let each = devices.iter().map(|device| format!("{device} {}", name(device)));
+            each.collect::<Vec<_>>().join(", ")
+        }
+    };
+    told.trim_end().to_owned()
 }
 
 /// What is told of the processor.
@@ -184,83 +181,67 @@ fn gpu_names() -> Vec<String> {
 mod tests {
     use super::*;
 
+    const PROCESSOR: Processor = Processor {
+        cores: 4,
+        widest_vectors: Some("avx2"),
+    };
+
     #[test]
     fn slots_are_one_per_gpu_or_per_core_unless_a_number_is_asked_for() {
-        let processor = Processor {
-            cores: 4,
-            widest_vectors: Some("avx2"),
+        use DeviceChoice::{Auto, Cpu, Cuda};
+        let built = Built {
+            cuda: true,
+            metal: false,
         };
         let (cpu, gpu) = (Device::Cpu, Device::Cuda);
         let two = ["NVIDIA A", "NVIDIA B"].map(str::to_owned);
+        let three = ["NVIDIA A"; 3].map(str::to_owned);
         let both = "cuda:0 NVIDIA A, cuda:1 NVIDIA B";
-        let only = DeviceChoice::Only;
+        let processor = "cpu (4 cores, avx2)";
         for (case, choice, slots, gpus, expected, described) in [
-            (
-                "no gpu",
-                DeviceChoice::Auto,
-                None,
-                &two[..0],
-                vec![cpu; 4],
-                "cpu (4 cores, avx2)",
-            ),
-            (
-                "cpu asked for",
-                only(cpu),
-                None,
-                &two,
-                vec![cpu; 4],
-                "cpu (4 cores, avx2)",
-            ),
-            (
-                "slots on cpu",
-                only(cpu),
-                Some(1),
-                &two,
-                vec![cpu],
-                "cpu (4 cores, avx2)",
-            ),
-            ("gpus", DeviceChoice::Auto, None, &two, vec![gpu(0), gpu(1)], both),
+            ("no gpu", Auto, None, &two[..0], vec![cpu; 4], processor),
+            ("cpu asked for", Cpu, None, &two, vec![cpu; 4], processor),
+            ("fewer slots", Cpu, Some(1), &two, vec![cpu], processor),
+            ("more slots", Cpu, Some(5), &two, vec![cpu; 5], processor),
+            ("gpus", Auto, None, &two, vec![gpu(0), gpu(1)], both),
             (
                 "shared gpus",
-                DeviceChoice::Auto,
+                Auto,
                 Some(3),
                 &two,
                 vec![gpu(0), gpu(1), gpu(0)],
                 both,
             ),
             (
-                "one gpu",
-                only(gpu(1)),
+                "gpus of a kind",
+                Auto,
                 None,
-                &two,
-                vec![gpu(1)],
-                "cuda:1 NVIDIA B",
+                &three,
+                vec![gpu(0), gpu(1), gpu(2)],
+                "cuda:0 to cuda:2 NVIDIA A",
             ),
-            (
-                "unnamed gpu",
-                only(gpu(5)),
-                Some(2),
-                &two,
-                vec![gpu(5); 2],
-                "cuda:5",
-            ),
+            ("one gpu", Cuda(1), None, &two, vec![gpu(1)], "cuda:1 NVIDIA B"),
+            ("unnamed gpu", Cuda(5), Some(2), &two, vec![gpu(5); 2], "cuda:5"),
         ] {
-            let devices = Devices::plan(choice, slots.and_then(NonZeroU32::new), gpus, processor);
+            let slots = slots.and_then(NonZeroU32::new);
+            let devices = Devices::plan(choice, slots, built, gpus, PROCESSOR).expect(case);
             assert_eq!(devices.slots, expected, "{case}");
             assert_eq!(devices.description, described, "{case}");
         }
     }
 
     #[test]
-    fn what_is_no_device_is_refused() {
-        assert_eq!("cpu".parse(), Ok(DeviceChoice::Only(Device::Cpu)));
-        for text in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
-            let message = text.parse::<DeviceChoice>().expect_err(text).to_string();
-            assert!(message.contains("cuda:N"), "{message}");
-        }
-        if !cfg!(feature = "cuda") {
-            let message = "cuda:0".parse::<DeviceChoice>().expect_err("no cuda").to_string();
-            assert!(message.contains("--features cuda"), "{message}");
+    fn what_the_program_was_not_built_for_is_refused() {
+        let built = Built {
+            cuda: false,
+            metal: false,
+        };
+        for (choice, said) in [
+            (DeviceChoice::Cuda(0), "--features cuda"),
+            (DeviceChoice::Metal, "--features metal"),
+        ] {
+            let error = Devices::plan(choice, None, built, &[], PROCESSOR).expect_err(said);
+            assert!(error.to_string().contains(said), "{error}");
         }
     }
 }

@@ -44,7 +44,7 @@ use tonic::transport::Uri;
 use tracing::info;
 
 pub use cache::CacheError;
-pub use device::{Device, DeviceChoice, DeviceError, Devices};
+pub use device::{Device, DeviceError, Devices};
 pub use timing::Timing;
 pub use trainer::TrainerProgram;
 

@@ -8,6 +8,7 @@ use fittingroom_common::view::Progress;
 use fittingroom_common::work::Work;
 use tempfile::TempDir;
 
+use crate::train::rng::Seeds;
 use crate::trainer::protocol::{Command, TrainCommand};
 
 /// The files that an attempt works with.
@@ -32,7 +33,11 @@ pub(crate) fn command(run: &str, work: &Work, files: &Files) -> Command {
             id: run.to_owned(),
             dataset: files.dataset.clone(),
             hyperparameters: hyperparameters.clone(),
-            seeds: *seeds,
+            seeds: Seeds {
+                split: seeds.split,
+                order: seeds.order,
+                trial: seeds.trial,
+            },
             track_test: *track_test,
             model_file: files.model.clone(),
         }),
