@@ -18,22 +18,12 @@ fn created(extra: &str) -> Created {
     let file = format!(
         "method: grid\nepochs: 2\n{extra}\nparameters:\n  learning_rate: {{values: [0.1, 0.01, 0.001]}}\n"
     );
-    let shape = Shape {
-        height: 28,
-        width: 28,
-        classes: 10,
-        train_images: 60_000,
-        test_images: 10_000,
-    };
+    let shape = Shape { height: 28, width: 28, classes: 10, train_images: 60_000, test_images: 10_000 };
     let name = |text: &str| text.parse().expect("usable");
     Created {
         name: name("search"),
         spec: SearchSpec::parse("search.yaml", &file).expect("parses").spec,
-        dataset: Manifest {
-            name: name("data"),
-            shape,
-            files: [ArtifactHash::of(b""); 4],
-        },
+        dataset: Manifest { name: name("data"), shape, files: [ArtifactHash::of(b""); 4] },
         defaults: Hyperparameters::defaults(),
     }
 }
@@ -49,15 +39,8 @@ impl Bench {
     fn new(extra: &str) -> Self {
         let created = created(extra);
         let now = Timestamp::from_millis(1_000);
-        let events = vec![Event {
-            at: now,
-            fact: Fact::SearchCreated(Box::new(created.clone())),
-        }];
-        Self {
-            search: Search::new(SearchId::new(1), created, now, LEASE),
-            events,
-            now,
-        }
+        let events = vec![Event { at: now, fact: Fact::SearchCreated(Box::new(created.clone())) }];
+        Self { search: Search::new(SearchId::new(1), created, now, LEASE), events, now }
     }
 
     fn give(&mut self, command: Command) -> Result<usize, Rejection> {
@@ -73,10 +56,7 @@ impl Bench {
     }
 
     fn lease(&mut self, worker: u128) -> Option<Assignment> {
-        self.give(Command::Lease {
-            holder: holder(worker),
-        })
-        .expect("a lease is never refused");
+        self.give(Command::Lease { holder: holder(worker) }).expect("a lease is never refused");
         self.search.assignment(WorkerId::new(worker), SlotNumber::new(0))
     }
 
@@ -87,19 +67,11 @@ impl Bench {
         epoch: u32,
         accuracy: f64,
     ) -> Result<usize, Rejection> {
-        self.give(Command::Report {
-            attempt,
-            worker: WorkerId::new(worker),
-            report: report(epoch, accuracy),
-        })
+        self.give(Command::Report { attempt, worker: WorkerId::new(worker), report: report(epoch, accuracy) })
     }
 
     fn complete(&mut self, worker: u128, attempt: Attempt, outcome: Outcome) -> Result<usize, Rejection> {
-        self.give(Command::Complete {
-            attempt,
-            worker: WorkerId::new(worker),
-            outcome,
-        })
+        self.give(Command::Complete { attempt, worker: WorkerId::new(worker), outcome })
     }
 
     /// Leases a trial and trains it to its end.
@@ -107,19 +79,15 @@ impl Bench {
         let attempt = self.lease(worker).expect("work").id.attempt;
         self.report(worker, attempt, 1, accuracy / 2.0).expect("accepted");
         self.report(worker, attempt, 2, accuracy).expect("accepted");
-        let model = self
-            .search
-            .wants_model(attempt)
-            .then(|| ArtifactHash::of(&attempt.trial.get().to_le_bytes()));
-        self.complete(worker, attempt, Outcome::Trained { model })
-            .expect("accepted");
+        let model =
+            self.search.wants_model(attempt).then(|| ArtifactHash::of(&attempt.trial.get().to_le_bytes()));
+        self.complete(worker, attempt, Outcome::Trained { model }).expect("accepted");
         attempt
     }
 
     fn fail(&mut self, worker: u128, reason: FailureReason) -> Attempt {
         let attempt = self.lease(worker).expect("work").id.attempt;
-        self.complete(worker, attempt, Outcome::Failed(Failure::new(reason, "")))
-            .expect("accepted");
+        self.complete(worker, attempt, Outcome::Failed(Failure::new(reason, ""))).expect("accepted");
         attempt
     }
 
@@ -127,8 +95,7 @@ impl Bench {
         let assignment = self.lease(worker).expect("the evaluation is left");
         assert!(matches!(assignment.work, Work::Evaluate { .. }), "{assignment:?}");
         let outcome = Outcome::Evaluated(report(1, accuracy).validation);
-        self.complete(worker, assignment.id.attempt, outcome)
-            .expect("accepted");
+        self.complete(worker, assignment.id.attempt, outcome).expect("accepted");
     }
 
     fn rows(&self) -> Vec<TrialRow> {
@@ -142,11 +109,7 @@ impl Bench {
 
 fn holder(worker: u128) -> Holder {
     let name = format!("worker-{worker}").parse().expect("usable");
-    Holder {
-        worker: WorkerId::new(worker),
-        name,
-        slot: SlotNumber::new(0),
-    }
+    Holder { worker: WorkerId::new(worker), name, slot: SlotNumber::new(0) }
 }
 
 fn report(epoch: u32, accuracy: f64) -> Report {
@@ -154,14 +117,7 @@ fn report(epoch: u32, accuracy: f64) -> Report {
         loss: Finite::new(1.0 - accuracy).expect("finite"),
         accuracy: Finite::new(accuracy).expect("finite"),
     };
-    Report {
-        epoch,
-        train: score,
-        validation: score,
-        test: None,
-        seconds: 1.0,
-        images_per_second: 1.0,
-    }
+    Report { epoch, train: score, validation: score, test: None, seconds: 1.0, images_per_second: 1.0 }
 }
 
 #[test]
@@ -170,22 +126,14 @@ fn a_search_trains_every_point_once_then_evaluates_the_best_and_is_complete() {
     for accuracy in [0.7, 0.9, 0.8] {
         bench.train(1, accuracy);
     }
-    assert_eq!(
-        bench.search.state(),
-        SearchState::Running,
-        "the evaluation is left"
-    );
+    assert_eq!(bench.search.state(), SearchState::Running, "the evaluation is left");
     bench.evaluate(2, 0.85);
     assert_eq!(bench.search.state(), SearchState::Complete);
     let order: Vec<u64> = bench.rows().iter().map(|row| row.trial.get()).collect();
     assert_eq!(order, [1, 2, 0]);
     let best = bench.search.best().expect("there is one");
     assert_eq!(best.row.test.map(|test| test.accuracy.get()), Some(0.85));
-    assert_eq!(
-        bench.rows()[1].test,
-        None,
-        "only the best is evaluated on the test set"
-    );
+    assert_eq!(bench.rows()[1].test, None, "only the best is evaluated on the test set");
     assert_eq!(bench.lease(1), None);
 }
 
@@ -197,18 +145,10 @@ fn a_tracked_test_set_needs_no_evaluation() {
         for epoch in 1..=2 {
             let mut report = report(epoch, 0.5);
             report.test = Some(report.validation);
-            bench
-                .give(Command::Report {
-                    attempt,
-                    worker: WorkerId::new(worker),
-                    report,
-                })
-                .expect("accepted");
+            bench.give(Command::Report { attempt, worker: WorkerId::new(worker), report }).expect("accepted");
         }
         let model = Some(ArtifactHash::of(b"model"));
-        bench
-            .complete(worker, attempt, Outcome::Trained { model })
-            .expect("accepted");
+        bench.complete(worker, attempt, Outcome::Trained { model }).expect("accepted");
     }
     assert_eq!(bench.search.state(), SearchState::Complete);
 }
@@ -230,28 +170,13 @@ fn a_silent_workers_trial_is_tried_again_and_the_silent_worker_is_fenced() {
     assert_eq!(bench.state_of(0), TrialState::Waiting);
 
     let superseded = Err(Rejection::Superseded { attempt: lost });
-    assert_eq!(
-        bench.report(1, lost, 2, 0.5),
-        superseded,
-        "even while nobody else has it"
-    );
+    assert_eq!(bench.report(1, lost, 2, 0.5), superseded, "even while nobody else has it");
     let again = bench.lease(2).expect("work").id.attempt;
-    assert_eq!(
-        again,
-        Attempt {
-            trial: lost.trial,
-            number: AttemptNumber::new(2)
-        }
-    );
+    assert_eq!(again, Attempt { trial: lost.trial, number: AttemptNumber::new(2) });
     assert_eq!(bench.report(1, lost, 2, 0.5), superseded);
-    assert_eq!(
-        bench.complete(1, lost, Outcome::Trained { model: None }),
-        superseded
-    );
+    assert_eq!(bench.complete(1, lost, Outcome::Trained { model: None }), superseded);
     assert!(!bench.search.renew(lost, WorkerId::new(1), None, bench.now));
-    bench
-        .report(2, again, 1, 0.6)
-        .expect("epochs begin anew with the attempt");
+    bench.report(2, again, 1, 0.6).expect("epochs begin anew with the attempt");
 }
 
 #[test]
@@ -275,16 +200,8 @@ fn a_restart_gives_every_lease_one_grace_period() {
     let late = bench.now.after(LEASE * 10);
     let mut replayed = Search::replay(SearchId::new(1), bench.events, LEASE).expect("created");
     replayed.grant_grace(late);
-    assert_eq!(
-        replayed.handle(Command::Tick, late.after(LEASE / 2)),
-        Ok(Vec::new())
-    );
-    assert!(
-        !replayed
-            .handle(Command::Tick, late.after(LEASE * 2))
-            .expect("accepted")
-            .is_empty()
-    );
+    assert_eq!(replayed.handle(Command::Tick, late.after(LEASE / 2)), Ok(Vec::new()));
+    assert!(!replayed.handle(Command::Tick, late.after(LEASE * 2)).expect("accepted").is_empty());
 }
 
 #[test]
@@ -294,9 +211,7 @@ fn repeated_calls_change_nothing() {
     assert_eq!(bench.report(1, attempt, 1, 0.5), Ok(1));
     assert_eq!(bench.report(1, attempt, 1, 0.5), Ok(0));
     assert_eq!(bench.report(1, attempt, 2, 0.5), Ok(1));
-    let trained = Outcome::Trained {
-        model: Some(ArtifactHash::of(b"model")),
-    };
+    let trained = Outcome::Trained { model: Some(ArtifactHash::of(b"model")) };
     assert_eq!(bench.complete(1, attempt, trained.clone()), Ok(1));
     assert_eq!(bench.complete(1, attempt, trained), Ok(0));
     let failed = bench.fail(1, FailureReason::TrainerCrashed);
@@ -310,11 +225,7 @@ fn what_cannot_be_is_refused() {
     let attempt = bench.lease(1).expect("work").id.attempt;
     assert_eq!(
         bench.report(1, attempt, 2, 0.5),
-        Err(Rejection::EpochGap {
-            attempt,
-            found: 2,
-            expected: 1
-        }),
+        Err(Rejection::EpochGap { attempt, found: 2, expected: 1 }),
         "epochs are contiguous"
     );
     assert_eq!(
@@ -323,15 +234,9 @@ fn what_cannot_be_is_refused() {
         "another worker's attempt"
     );
     let early = bench.complete(1, attempt, Outcome::Trained { model: None });
-    assert!(
-        matches!(early, Err(Rejection::WrongOutcome { .. })),
-        "epochs are left: {early:?}"
-    );
+    assert!(matches!(early, Err(Rejection::WrongOutcome { .. })), "epochs are left: {early:?}");
     let evaluated = bench.complete(1, attempt, Outcome::Evaluated(report(1, 0.5).validation));
-    assert!(
-        matches!(evaluated, Err(Rejection::WrongOutcome { .. })),
-        "it trains: {evaluated:?}"
-    );
+    assert!(matches!(evaluated, Err(Rejection::WrongOutcome { .. })), "it trains: {evaluated:?}");
     bench.report(1, attempt, 1, 0.5).expect("accepted");
     bench.report(1, attempt, 2, 0.5).expect("accepted");
     let modelless = bench.complete(1, attempt, Outcome::Trained { model: None });
@@ -343,14 +248,8 @@ fn what_cannot_be_is_refused() {
         matches!(bench.report(1, attempt, 3, 0.5), Err(Rejection::EpochGap { .. })),
         "there are two epochs"
     );
-    let never = Attempt {
-        trial: TrialId::new(9),
-        number: AttemptNumber::FIRST,
-    };
-    assert_eq!(
-        bench.report(1, never, 1, 0.5),
-        Err(Rejection::UnknownTrial { trial: never.trial })
-    );
+    let never = Attempt { trial: TrialId::new(9), number: AttemptNumber::FIRST };
+    assert_eq!(bench.report(1, never, 1, 0.5), Err(Rejection::UnknownTrial { trial: never.trial }));
 }
 
 #[test]
@@ -362,9 +261,7 @@ fn only_a_trial_that_may_be_the_best_keeps_its_model() {
     assert!(!bench.search.wants_model(worse), "it has an epoch left");
     bench.report(1, worse, 2, 0.7).expect("accepted");
     assert!(!bench.search.wants_model(worse));
-    bench
-        .complete(1, worse, Outcome::Trained { model: None })
-        .expect("accepted");
+    bench.complete(1, worse, Outcome::Trained { model: None }).expect("accepted");
 }
 
 #[test]
@@ -378,11 +275,7 @@ fn failures_are_tried_again_up_to_the_limit_but_diverging_is_a_result() {
     assert_eq!(bench.state_of(1), TrialState::Failed);
     bench.train(1, 0.1);
     bench.evaluate(1, 0.1);
-    let ranks: Vec<_> = bench
-        .rows()
-        .iter()
-        .map(|row| (row.trial.get(), row.rank))
-        .collect();
+    let ranks: Vec<_> = bench.rows().iter().map(|row| (row.trial.get(), row.rank)).collect();
     assert_eq!(ranks, [(2, Some(1)), (1, Some(2)), (0, None)]);
     assert_eq!(bench.rows()[1].attempts, 1);
     assert_eq!(bench.search.state(), SearchState::Complete);
@@ -393,21 +286,13 @@ fn too_many_failed_trials_fail_the_search() {
     let mut bench = Bench::new("max_attempts: 1\nmax_failed_trials: 1");
     bench.fail(1, FailureReason::Diverged);
     bench.fail(1, FailureReason::BadData);
-    assert_eq!(
-        bench.search.state(),
-        SearchState::Running,
-        "diverging does not count"
-    );
+    assert_eq!(bench.search.state(), SearchState::Running, "diverging does not count");
     let mut other = Bench::new("max_attempts: 1\nmax_failed_trials: 0");
     other.lease(1);
     other.fail(2, FailureReason::BadData);
     assert_eq!(other.search.state(), SearchState::Failed);
     assert_eq!(other.state_of(0), TrialState::Cancelled, "what ran is cancelled");
-    assert!(
-        other.search.summary().reason.contains("max_failed_trials"),
-        "{:?}",
-        other.search.summary()
-    );
+    assert!(other.search.summary().reason.contains("max_failed_trials"), "{:?}", other.search.summary());
 }
 
 #[test]
@@ -416,13 +301,7 @@ fn a_released_attempt_is_no_failure() {
     let attempt = bench.lease(1).expect("work").id.attempt;
     bench.complete(1, attempt, Outcome::Released).expect("accepted");
     let again = bench.lease(2).expect("work").id.attempt;
-    assert_eq!(
-        again,
-        Attempt {
-            trial: attempt.trial,
-            number: attempt.number.next()
-        }
-    );
+    assert_eq!(again, Attempt { trial: attempt.trial, number: attempt.number.next() });
 }
 
 #[test]
@@ -478,17 +357,11 @@ fn stopping_lets_running_trials_finish_and_cancelling_does_not() {
     assert_eq!(stopped.search.state(), SearchState::Stopping);
     let failed = Outcome::Failed(Failure::new(FailureReason::TrainerCrashed, ""));
     stopped.complete(1, crashed, failed).expect("accepted");
-    assert_eq!(
-        stopped.state_of(0),
-        TrialState::Cancelled,
-        "nothing is tried again"
-    );
+    assert_eq!(stopped.state_of(0), TrialState::Cancelled, "nothing is tried again");
     stopped.report(2, running, 1, 0.5).expect("accepted");
     stopped.report(2, running, 2, 0.5).expect("accepted");
     let model = Some(ArtifactHash::of(b"model"));
-    stopped
-        .complete(2, running, Outcome::Trained { model })
-        .expect("accepted");
+    stopped.complete(2, running, Outcome::Trained { model }).expect("accepted");
     stopped.evaluate(1, 0.5);
     assert_eq!(stopped.search.state(), SearchState::Complete);
     assert_eq!(stopped.rows().len(), 2, "the third trial was never drawn");
@@ -497,14 +370,8 @@ fn stopping_lets_running_trials_finish_and_cancelling_does_not() {
     let running = cancelled.lease(1).expect("work").id.attempt;
     cancelled.give(Command::Cancel).expect("accepted");
     assert_eq!(cancelled.search.state(), SearchState::Cancelled);
-    assert_eq!(
-        cancelled.report(1, running, 1, 0.5),
-        Err(Rejection::Superseded { attempt: running })
-    );
-    assert!(matches!(
-        cancelled.give(Command::Resume),
-        Err(Rejection::WrongState { .. })
-    ));
+    assert_eq!(cancelled.report(1, running, 1, 0.5), Err(Rejection::Superseded { attempt: running }));
+    assert!(matches!(cancelled.give(Command::Resume), Err(Rejection::WrongState { .. })));
 }
 
 #[test]
@@ -527,10 +394,7 @@ fn replicates_share_the_order_of_their_data_but_not_their_weights() {
             Work::Evaluate { .. } => panic!("nothing is trained yet"),
         })
         .collect();
-    assert!(
-        seeds.iter().all(|it| it.split == seeds[0].split),
-        "the split is the search's"
-    );
+    assert!(seeds.iter().all(|it| it.split == seeds[0].split), "the split is the search's");
     assert_eq!(seeds[0].order, seeds[2].order, "the order is the replicate's");
     assert_ne!(seeds[0].order, seeds[1].order);
     assert_ne!(seeds[0].trial, seeds[2].trial, "the weights are the trial's");
@@ -627,13 +491,7 @@ impl Bench {
         let count = |state| rows.iter().filter(|row| row.state == state).count() as u64;
         let counts = self.search.summary().counts;
         assert_eq!(
-            (
-                counts.waiting,
-                counts.running,
-                counts.complete,
-                counts.failed,
-                counts.cancelled
-            ),
+            (counts.waiting, counts.running, counts.complete, counts.failed, counts.cancelled),
             (
                 count(TrialState::Waiting),
                 count(TrialState::Running),
@@ -646,20 +504,10 @@ impl Bench {
             rows.iter()
                 .filter(|row| row.rank.is_some())
                 .map(|row| row.rank)
-                .eq((1..)
-                    .map(Some)
-                    .take(rows.iter().filter(|row| row.rank.is_some()).count()))
+                .eq((1..).map(Some).take(rows.iter().filter(|row| row.rank.is_some()).count()))
         );
-        if let Some(best) = self
-            .rows()
-            .first()
-            .filter(|row| row.state == TrialState::Complete)
-        {
-            assert_eq!(
-                self.search.best().map(|it| it.row.trial),
-                Some(best.trial),
-                "the best has its model"
-            );
+        if let Some(best) = self.rows().first().filter(|row| row.state == TrialState::Complete) {
+            assert_eq!(self.search.best().map(|it| it.row.trial), Some(best.trial), "the best has its model");
         }
     }
 }
@@ -670,22 +518,13 @@ fn check_log(events: &[Event]) {
     let mut ended: BTreeMap<TrialId, u32> = BTreeMap::new();
     let mut is_open = true;
     for event in events {
-        if matches!(
-            event.fact,
-            Fact::TrialPlanned { .. } | Fact::AttemptStarted { .. }
-        ) {
-            assert!(
-                is_open,
-                "no trial starts in a search that stops or pauses: {event:?}"
-            );
+        if matches!(event.fact, Fact::TrialPlanned { .. } | Fact::AttemptStarted { .. }) {
+            assert!(is_open, "no trial starts in a search that stops or pauses: {event:?}");
         }
         match &event.fact {
             Fact::AttemptStarted { attempt, .. } | Fact::EvaluationStarted { attempt, .. } => {
                 let before = newest.insert(attempt.trial, (attempt.number, 0));
-                assert!(
-                    before.is_none_or(|(number, _)| number < attempt.number),
-                    "attempts rise: {event:?}"
-                );
+                assert!(before.is_none_or(|(number, _)| number < attempt.number), "attempts rise: {event:?}");
             }
             Fact::EpochReported { attempt, report } => {
                 let (number, epoch) = newest[&attempt.trial];
@@ -700,13 +539,12 @@ fn check_log(events: &[Event]) {
             Fact::TrialFailed { trial, .. } | Fact::TrialCancelled { trial } => {
                 *ended.entry(*trial).or_default() += 1
             }
+            Fact::SearchPaused | Fact::SearchStopping { .. } => is_open = false,
+            Fact::SearchResumed => is_open = true,
             _ => {}
         }
     }
-    assert!(
-        ended.values().all(|count| *count == 1),
-        "one outcome a trial: {ended:?}"
-    );
+    assert!(ended.values().all(|count| *count == 1), "one outcome a trial: {ended:?}");
 }
 
 proptest! {
