@@ -90,10 +90,7 @@ pub struct Definition {
     pub meaning: &'static str,
 }
 
-const ZERO_TO_BELOW_ONE: Domain = Domain::Number {
-    min: Bound::Included(0.0),
-    max: Bound::Excluded(1.0),
-};
+const ZERO_TO_BELOW_ONE: Domain = Domain::Number { min: Bound::Included(0.0), max: Bound::Excluded(1.0) };
 
 /// Every hyperparameter, in the order in which they are shown.
 pub static CATALOGUE: &[Definition] = &[
@@ -106,10 +103,7 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "hidden_sizes",
-        domain: Domain::Sizes {
-            max_layers: 64,
-            max_size: 65_536,
-        },
+        domain: Domain::Sizes { max_layers: 64, max_size: 65_536 },
         default: DefaultValue::Sizes(&[256, 128]),
         used_with: Some(("model", &["fcn"])),
         meaning: "units of each hidden layer, as a list: [300, 200]",
@@ -143,10 +137,7 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "initialization_std",
-        domain: Domain::Number {
-            min: Bound::Excluded(0.0),
-            max: Bound::Included(10.0),
-        },
+        domain: Domain::Number { min: Bound::Excluded(0.0), max: Bound::Included(10.0) },
         default: DefaultValue::Number(0.01),
         used_with: Some(("initialization", &["normal"])),
         meaning: "standard deviation of the normal initialization",
@@ -160,10 +151,7 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "learning_rate",
-        domain: Domain::Number {
-            min: Bound::Excluded(0.0),
-            max: Bound::Included(10.0),
-        },
+        domain: Domain::Number { min: Bound::Excluded(0.0), max: Bound::Included(10.0) },
         default: DefaultValue::Number(0.001),
         used_with: None,
         meaning: "step size",
@@ -205,20 +193,14 @@ pub static CATALOGUE: &[Definition] = &[
     },
     Definition {
         name: "epsilon",
-        domain: Domain::Number {
-            min: Bound::Excluded(0.0),
-            max: Bound::Included(1.0),
-        },
+        domain: Domain::Number { min: Bound::Excluded(0.0), max: Bound::Included(1.0) },
         default: DefaultValue::Number(1e-8),
         used_with: Some(("optimizer", &["rmsprop", "adam", "adamw"])),
         meaning: "added to the denominator of RMSProp's and Adam's updates",
     },
     Definition {
         name: "weight_decay",
-        domain: Domain::Number {
-            min: Bound::Included(0.0),
-            max: Bound::Included(1.0),
-        },
+        domain: Domain::Number { min: Bound::Included(0.0), max: Bound::Included(1.0) },
         default: DefaultValue::Number(0.0),
         used_with: None,
         meaning: "L2 penalty added to the gradient; with adamw decoupled from it. Applies to every parameter, as in PyTorch",
@@ -293,16 +275,14 @@ impl Parameter {
         let Domain::Choice(words) = self.definition().domain else {
             return Err(self.wrong_kind(format!("{word:?}")));
         };
-        words
-            .iter()
-            .find(|known| **known == word)
-            .map(|known| Value::Choice(known))
-            .ok_or_else(|| ValueError::UnknownChoice {
+        words.iter().find(|known| **known == word).map(|known| Value::Choice(known)).ok_or_else(|| {
+            ValueError::UnknownChoice {
                 name: self.name(),
                 given: word.chars().take(80).collect(),
                 known: words,
                 nearest: nearest(word, words.iter().copied()),
-            })
+            }
+        })
     }
 
     /// A number as this hyperparameter's value. A whole number is taken where one is needed.
@@ -377,10 +357,7 @@ impl Parameter {
             Domain::Integer { .. } => self.integer(text.parse().map_err(|_| wrong())?),
             Domain::Flag => self.flag(text.parse().map_err(|_| wrong())?),
             Domain::Sizes { .. } => {
-                let inside = text
-                    .strip_prefix('[')
-                    .and_then(|t| t.strip_suffix(']'))
-                    .unwrap_or(text);
+                let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
                 let sizes: Result<Vec<u32>, _> = inside.split(',').map(|size| size.trim().parse()).collect();
                 self.sizes(&sizes.map_err(|_| wrong())?)
             }
@@ -399,19 +376,11 @@ impl Parameter {
     }
 
     fn wrong_kind(self, given: String) -> ValueError {
-        ValueError::WrongKind {
-            name: self.name(),
-            given,
-            domain: self.definition().domain,
-        }
+        ValueError::WrongKind { name: self.name(), given, domain: self.definition().domain }
     }
 
     fn outside(self, given: String) -> ValueError {
-        ValueError::Outside {
-            name: self.name(),
-            given,
-            domain: self.definition().domain,
-        }
+        ValueError::Outside { name: self.name(), given, domain: self.definition().domain }
     }
 }
 
@@ -467,17 +436,12 @@ pub enum ValueError {
 }
 
 fn suggestion(nearest: &Option<&'static str>) -> String {
-    nearest
-        .map(|name| format!("; did you mean {name:?}?"))
-        .unwrap_or_default()
+    nearest.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
 /// The candidate that `given` was most probably meant to be, if any is near enough.
 pub fn nearest(given: &str, candidates: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
-    let given = given
-        .to_lowercase()
-        .replace('-', "_")
-        .replace("isation", "ization");
+    let given = given.to_lowercase().replace('-', "_").replace("isation", "ization");
     candidates
         .into_iter()
         .map(|candidate| {
@@ -562,11 +526,7 @@ impl Hyperparameters {
 
     /// Every hyperparameter of the catalogue at its default.
     pub fn defaults() -> Self {
-        Self(
-            Parameter::all()
-                .map(|parameter| (parameter, parameter.default_value()))
-                .collect(),
-        )
+        Self(Parameter::all().map(|parameter| (parameter, parameter.default_value())).collect())
     }
 
     /// Sets one, in place of what it was before.
@@ -581,10 +541,7 @@ impl Hyperparameters {
 
     /// The value of one, if it is in the set.
     pub fn get(&self, parameter: Parameter) -> Option<&Value> {
-        let index = self
-            .0
-            .binary_search_by_key(&parameter, |(known, _)| *known)
-            .ok()?;
+        let index = self.0.binary_search_by_key(&parameter, |(known, _)| *known).ok()?;
         Some(&self.0[index].1)
     }
 
@@ -638,10 +595,8 @@ fn value_from_json(parameter: Parameter, json: &serde_json::Value) -> Result<Val
             None => parameter.number(number.as_f64().ok_or_else(wrong)?),
         },
         Json::Array(sizes) => {
-            let sizes: Option<Vec<u32>> = sizes
-                .iter()
-                .map(|size| size.as_u64().and_then(|size| u32::try_from(size).ok()))
-                .collect();
+            let sizes: Option<Vec<u32>> =
+                sizes.iter().map(|size| size.as_u64().and_then(|size| u32::try_from(size).ok())).collect();
             parameter.sizes(&sizes.ok_or_else(wrong)?)
         }
         Json::Null | Json::Object(_) => Err(wrong()),
@@ -651,12 +606,7 @@ fn value_from_json(parameter: Parameter, json: &serde_json::Value) -> Result<Val
 impl fmt::Display for Hyperparameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (parameter, value)) in self.iter().enumerate() {
-            write!(
-                f,
-                "{}{}={value}",
-                if index == 0 { "" } else { " " },
-                parameter.name()
-            )?;
+            write!(f, "{}{}={value}", if index == 0 { "" } else { " " }, parameter.name())?;
         }
         Ok(())
     }
@@ -686,17 +636,11 @@ mod tests {
     #[test]
     fn every_default_lies_in_its_domain() {
         for parameter in Parameter::all() {
-            assert_eq!(
-                parameter.check(&parameter.default_value()),
-                Ok(parameter.default_value())
-            );
+            assert_eq!(parameter.check(&parameter.default_value()), Ok(parameter.default_value()));
             if let Some((controller, values)) = parameter.definition().used_with {
                 let controller = Parameter::find(controller).expect("the controller exists");
                 for value in values {
-                    assert!(
-                        controller.choice(value).is_ok(),
-                        "{parameter:?} is used with {value}"
-                    );
+                    assert!(controller.choice(value).is_ok(), "{parameter:?} is used with {value}");
                 }
             }
         }
@@ -749,12 +693,8 @@ mod tests {
     fn json_reads_back_what_it_wrote() {
         let mut all = Hyperparameters::defaults();
         let sizes = Parameter::find("hidden_sizes").expect("known");
-        all.set(sizes, &sizes.parse("[300, 200]").expect("good"))
-            .expect("fits");
+        all.set(sizes, &sizes.parse("[300, 200]").expect("good")).expect("fits");
         let json = serde_json::to_string(&all).expect("serialises");
-        assert_eq!(
-            serde_json::from_str::<Hyperparameters>(&json).expect("reads"),
-            all
-        );
+        assert_eq!(serde_json::from_str::<Hyperparameters>(&json).expect("reads"), all);
     }
 }

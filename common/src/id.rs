@@ -124,11 +124,7 @@ impl Name {
             .skip_while(|c| !c.is_ascii_alphanumeric())
             .take(Self::MAX_LENGTH)
             .collect();
-        if name.is_empty() {
-            Self("unnamed".to_owned())
-        } else {
-            Self(name)
-        }
+        if name.is_empty() { Self("unnamed".to_owned()) } else { Self(name) }
     }
 }
 
@@ -137,13 +133,7 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let named = Self::sanitised(text);
-        if named.0 == text {
-            Ok(named)
-        } else {
-            Err(IdError::Name {
-                name: text.chars().take(80).collect(),
-            })
-        }
+        if named.0 == text { Ok(named) } else { Err(IdError::Name { name: text.chars().take(80).collect() }) }
     }
 }
 
@@ -179,9 +169,7 @@ impl FromStr for WorkerId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let wrong = || IdError::Worker {
-            text: text.chars().take(80).collect(),
-        };
+        let wrong = || IdError::Worker { text: text.chars().take(80).collect() };
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(wrong());
         }
@@ -228,9 +216,7 @@ impl FromStr for ArtifactHash {
     fn from_str(text: &str) -> Result<Self, IdError> {
         blake3::Hash::from_hex(text)
             .map(|hash| Self(*hash.as_bytes()))
-            .map_err(|_| IdError::Hash {
-                text: text.chars().take(80).collect(),
-            })
+            .map_err(|_| IdError::Hash { text: text.chars().take(80).collect() })
     }
 }
 
@@ -242,9 +228,7 @@ impl Serialize for ArtifactHash {
 
 impl<'de> Deserialize<'de> for ArtifactHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -190,10 +190,7 @@ impl Failure {
     pub fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         if detail.len() > Self::MAX_DETAIL {
-            let end = (0..=Self::MAX_DETAIL)
-                .rev()
-                .find(|&at| detail.is_char_boundary(at))
-                .unwrap_or(0);
+            let end = (0..=Self::MAX_DETAIL).rev().find(|&at| detail.is_char_boundary(at)).unwrap_or(0);
             detail.truncate(end);
         }
         Self { reason, detail }

@@ -29,14 +29,8 @@ pub enum SearchState {
 
 impl SearchState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Running,
-        Self::Paused,
-        Self::Stopping,
-        Self::Complete,
-        Self::Cancelled,
-        Self::Failed,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Paused, Self::Stopping, Self::Complete, Self::Cancelled, Self::Failed];
 
     /// Its name in JSON and on the screen.
     pub const fn name(self) -> &'static str {
@@ -84,14 +78,8 @@ pub enum TrialState {
 
 impl TrialState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Waiting,
-        Self::Running,
-        Self::Complete,
-        Self::Pruned,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Waiting, Self::Running, Self::Complete, Self::Pruned, Self::Failed, Self::Cancelled];
 
     /// Its name in JSON and on the screen.
     pub const fn name(self) -> &'static str {

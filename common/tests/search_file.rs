@@ -23,13 +23,7 @@ fn parameter(name: &str) -> Parameter {
 
 fn distribution_of(name: &str, entry: &str) -> Distribution {
     let text = format!("method: random\nrun_cap: 5\nparameters:\n  {name}: {entry}\n");
-    good(&text)
-        .spec
-        .space
-        .find(parameter(name))
-        .expect("named")
-        .distribution
-        .clone()
+    good(&text).spec.space.find(parameter(name)).expect("named").distribution.clone()
 }
 
 /// A file with everything, ours and W&B's.
@@ -72,22 +66,14 @@ fn every_key_is_read() {
     assert_eq!(spec.dataset, DatasetChoice::Folder("./my images/kmnist".into()));
     assert_eq!(spec.method, Method::Random);
     assert_eq!(spec.metric, Metric::ValidationLoss);
-    assert_eq!(
-        (spec.run_cap, spec.replicates, spec.max_attempts),
-        (Some(40), 2, 5)
-    );
+    assert_eq!((spec.run_cap, spec.replicates, spec.max_attempts), (Some(40), 2, 5));
     assert_eq!(spec.max_failed_trials, Some(4));
     assert_eq!(spec.budget, Some(Duration::from_secs(5_400)));
     assert!(spec.track_test);
     assert_eq!(spec.trial_count(), 40);
     let epochs = spec.space.find(parameter("epochs")).expect("at the top level");
     assert_eq!(epochs.distribution, Distribution::Constant(Value::Integer(3)));
-    let order: Vec<&str> = spec
-        .space
-        .dimensions
-        .iter()
-        .map(|dimension| dimension.parameter.name())
-        .collect();
+    let order: Vec<&str> = spec.space.dimensions.iter().map(|dimension| dimension.parameter.name()).collect();
     assert_eq!(
         order,
         [
@@ -103,10 +89,7 @@ fn every_key_is_read() {
     );
     let momentum = spec.space.find(parameter("momentum")).expect("named");
     assert_eq!(momentum.when[0].parameter, parameter("optimizer"));
-    assert_eq!(
-        momentum.when[0].values,
-        [Value::Choice("sgd"), Value::Choice("rmsprop")]
-    );
+    assert_eq!(momentum.when[0].values, [Value::Choice("sgd"), Value::Choice("rmsprop")]);
     let said: Vec<String> = notes.iter().map(ToString::to_string).collect();
     for (place, words) in [
         ("3:1", "`program` means nothing here"),
@@ -115,8 +98,7 @@ fn every_key_is_read() {
         ("16:1", "early termination is not available yet"),
     ] {
         assert!(
-            said.iter()
-                .any(|note| note.starts_with(place) && note.contains(words)),
+            said.iter().any(|note| note.starts_with(place) && note.contains(words)),
             "{place} {words}: {said:#?}"
         );
     }
@@ -130,10 +112,7 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(spec.seed, 0);
     assert_eq!(spec.dataset.to_string(), "fashion-mnist");
     assert_eq!(spec.metric, Metric::ValidationAccuracy);
-    assert_eq!(
-        (spec.replicates, spec.max_attempts, spec.max_failed_trials),
-        (1, 3, None)
-    );
+    assert_eq!((spec.replicates, spec.max_attempts, spec.max_failed_trials), (1, 3, None));
     assert_eq!((spec.budget, spec.track_test, spec.run_cap), (None, false, None));
     assert_eq!(spec.trial_count(), 2);
 }
@@ -143,21 +122,9 @@ fn distributions_are_those_of_wandb() {
     let range = |scale, min, max, q| Distribution::Range { scale, min, max, q };
     let e = std::f64::consts::E;
     for (name, entry, expected) in [
-        (
-            "batch_size",
-            "{min: 16, max: 64}",
-            Distribution::IntUniform { min: 16, max: 64 },
-        ),
-        (
-            "dropout",
-            "{min: 0, max: 0.5}",
-            range(Scale::Uniform, 0.0, 0.5, None),
-        ),
-        (
-            "dropout",
-            "{distribution: uniform, min: 0, max: 0.5}",
-            range(Scale::Uniform, 0.0, 0.5, None),
-        ),
+        ("batch_size", "{min: 16, max: 64}", Distribution::IntUniform { min: 16, max: 64 }),
+        ("dropout", "{min: 0, max: 0.5}", range(Scale::Uniform, 0.0, 0.5, None)),
+        ("dropout", "{distribution: uniform, min: 0, max: 0.5}", range(Scale::Uniform, 0.0, 0.5, None)),
         (
             "dropout",
             "{distribution: q_uniform, min: 0, max: 0.5, q: 0.1}",
@@ -196,80 +163,33 @@ fn distributions_are_those_of_wandb() {
     ] {
         match (distribution_of(name, entry), expected) {
             (
-                Distribution::Range {
-                    scale: a,
-                    min,
-                    max,
-                    q,
-                },
-                Distribution::Range {
-                    scale,
-                    min: low,
-                    max: high,
-                    q: step,
-                },
+                Distribution::Range { scale: a, min, max, q },
+                Distribution::Range { scale, min: low, max: high, q: step },
             ) => {
                 assert_eq!((a, q), (scale, step), "{entry}");
-                assert!(
-                    (min - low).abs() < 1e-12 && (max - high).abs() < 1e-12,
-                    "{entry}: {min} {max}"
-                );
+                assert!((min - low).abs() < 1e-12 && (max - high).abs() < 1e-12, "{entry}: {min} {max}");
             }
             (found, expected) => assert_eq!(found, expected, "{entry}"),
         }
     }
-    let bell = |bell, q| Distribution::Normal {
-        bell,
-        mu: 5.0,
-        sigma: 1.0,
-        q,
-    };
+    let bell = |bell, q| Distribution::Normal { bell, mu: 5.0, sigma: 1.0, q };
     for (entry, expected) in [
         ("{distribution: q_normal, mu: 5}", bell(Bell::Normal, Some(1.0))),
-        (
-            "{distribution: q_log_normal, mu: 5, q: 8}",
-            bell(Bell::LogNormal, Some(8.0)),
-        ),
+        ("{distribution: q_log_normal, mu: 5, q: 8}", bell(Bell::LogNormal, Some(8.0))),
     ] {
         assert_eq!(distribution_of("batch_size", entry), expected, "{entry}");
     }
-    let log_normal = Distribution::Normal {
-        bell: Bell::LogNormal,
-        mu: -7.0,
-        sigma: 1.0,
-        q: None,
-    };
-    assert_eq!(
-        distribution_of("learning_rate", "{distribution: log_normal, mu: -7}"),
-        log_normal
-    );
-    let normal = Distribution::Normal {
-        bell: Bell::Normal,
-        mu: 0.3,
-        sigma: 0.1,
-        q: None,
-    };
-    assert_eq!(
-        distribution_of("dropout", "{distribution: normal, mu: 0.3, sigma: 0.1}"),
-        normal
-    );
+    let log_normal = Distribution::Normal { bell: Bell::LogNormal, mu: -7.0, sigma: 1.0, q: None };
+    assert_eq!(distribution_of("learning_rate", "{distribution: log_normal, mu: -7}"), log_normal);
+    let normal = Distribution::Normal { bell: Bell::Normal, mu: 0.3, sigma: 0.1, q: None };
+    assert_eq!(distribution_of("dropout", "{distribution: normal, mu: 0.3, sigma: 0.1}"), normal);
 }
 
 #[test]
 fn a_short_budget_of_each_unit() {
-    for (text, seconds) in [
-        ("90s", 90),
-        ("30m", 1_800),
-        ("2h", 7_200),
-        ("1d", 86_400),
-        ("1h30m", 5_400),
-    ] {
+    for (text, seconds) in [("90s", 90), ("30m", 1_800), ("2h", 7_200), ("1d", 86_400), ("1h30m", 5_400)] {
         let file = format!("method: grid\nbudget: {text}\nparameters: {{dropout: {{value: 0.1}}}}");
-        assert_eq!(
-            good(&file).spec.budget,
-            Some(Duration::from_secs(seconds)),
-            "{text}"
-        );
+        assert_eq!(good(&file).spec.budget, Some(Duration::from_secs(seconds)), "{text}");
     }
 }
 
@@ -294,34 +214,14 @@ points:
 fn a_wrong_file_is_told_where_and_why() {
     // What is wrong, the file, line:column, words of the message and its help.
     let rows: &[(&str, &str, &str, &[&str])] = &[
-        (
-            "syntax",
-            "method: grid\nparameters: [1, 2\n",
-            "2:13",
-            &["YAML", "bracket"],
-        ),
-        (
-            "tab",
-            "method: grid\nparameters:\n\tdropout: 1\n",
-            "3:2",
-            &["tabs", "spaces"],
-        ),
-        (
-            "two documents",
-            "method: grid\n---\nmethod: grid\n",
-            "3:1",
-            &["second document"],
-        ),
+        ("syntax", "method: grid\nparameters: [1, 2\n", "2:13", &["YAML", "bracket"]),
+        ("tab", "method: grid\nparameters:\n\tdropout: 1\n", "3:2", &["tabs", "spaces"]),
+        ("two documents", "method: grid\n---\nmethod: grid\n", "3:1", &["second document"]),
         ("duplicate key", "seed: 1\nseed: 2\n", "2:1", &["seed", "twice"]),
         ("empty", "", "1:1", &["empty"]),
         ("only comments", "# nothing\n", "1:1", &["empty"]),
         ("no mapping", "- method: grid\n", "1:1", &["a list", "key: value"]),
-        (
-            "unknown key",
-            "method: grid\nrun_cpa: 3\n",
-            "2:1",
-            &["run_cpa", "`run_cap`"],
-        ),
+        ("unknown key", "method: grid\nrun_cpa: 3\n", "2:1", &["run_cpa", "`run_cap`"]),
         (
             "hyperparameter at the top",
             "method: grid\ndropout: 3\n",
@@ -364,30 +264,10 @@ fn a_wrong_file_is_told_where_and_why() {
             "3:19",
             &["whole number"],
         ),
-        (
-            "quoted number",
-            "method: grid\nparameters:\n  dropout: {value: \"0.1\"}\n",
-            "3:20",
-            &["quotes"],
-        ),
-        (
-            "wrong type of a key",
-            "method: grid\nseed: -3\n",
-            "2:7",
-            &["seed", "from 0 up"],
-        ),
-        (
-            "wrong type of a flag",
-            "method: grid\ntrack_test: maybe\n",
-            "2:13",
-            &["true or false"],
-        ),
-        (
-            "scalar parameter",
-            "method: grid\nparameters:\n  dropout: 0.1\n",
-            "3:12",
-            &["{value: …}"],
-        ),
+        ("quoted number", "method: grid\nparameters:\n  dropout: {value: \"0.1\"}\n", "3:20", &["quotes"]),
+        ("wrong type of a key", "method: grid\nseed: -3\n", "2:7", &["seed", "from 0 up"]),
+        ("wrong type of a flag", "method: grid\ntrack_test: maybe\n", "2:13", &["true or false"]),
+        ("scalar parameter", "method: grid\nparameters:\n  dropout: 0.1\n", "3:12", &["{value: …}"]),
         (
             "parameters as a list",
             "method: grid\nparameters: [dropout]\n",
@@ -406,12 +286,7 @@ fn a_wrong_file_is_told_where_and_why() {
             "3:21",
             &["less than max"],
         ),
-        (
-            "no max",
-            "method: grid\nparameters:\n  batch_size: {min: 8}\n",
-            "3:3",
-            &["lacks `max`"],
-        ),
+        ("no max", "method: grid\nparameters:\n  batch_size: {min: 8}\n", "3:3", &["lacks `max`"]),
         (
             "log from 0",
             "method: random\nrun_cap: 1\nparameters:\n  learning_rate: {distribution: log_uniform_values, min: 0, max: 0.1}\n",
@@ -424,12 +299,7 @@ fn a_wrong_file_is_told_where_and_why() {
             "4:59",
             &["exponents of e", "log_uniform_values"],
         ),
-        (
-            "empty values",
-            "method: grid\nparameters:\n  dropout: {values: []}\n",
-            "3:13",
-            &["no value"],
-        ),
+        ("empty values", "method: grid\nparameters:\n  dropout: {values: []}\n", "3:13", &["no value"]),
         (
             "duplicate values",
             "method: grid\nparameters:\n  dropout: {values: [0.1, 0.2, 0.10]}\n",
@@ -469,12 +339,7 @@ fn a_wrong_file_is_told_where_and_why() {
             "3:12",
             &["1001 values", "`q`"],
         ),
-        (
-            "no values",
-            "method: grid\nparameters:\n  dropout: {}\n",
-            "3:3",
-            &["does not say its values"],
-        ),
+        ("no values", "method: grid\nparameters:\n  dropout: {}\n", "3:3", &["does not say its values"]),
         (
             "mu without distribution",
             "method: grid\nparameters:\n  dropout: {mu: 1}\n",
@@ -548,18 +413,8 @@ fn a_wrong_file_is_told_where_and_why() {
             &["list of lists"],
         ),
         ("no parameters", "method: grid\n", "1:1", &["no `parameters`"]),
-        (
-            "empty parameters",
-            "method: grid\nepochs: 3\nparameters: {}\n",
-            "1:1",
-            &["no `parameters`"],
-        ),
-        (
-            "no method",
-            "parameters: {dropout: {value: 0.1}}\n",
-            "1:1",
-            &["method: random"],
-        ),
+        ("empty parameters", "method: grid\nepochs: 3\nparameters: {}\n", "1:1", &["no `parameters`"]),
+        ("no method", "parameters: {dropout: {value: 0.1}}\n", "1:1", &["method: random"]),
         ("bayes", "method: bayes\n", "1:9", &["bayes", "grid and random"]),
         ("unknown method", "method: gird\n", "1:9", &["`grid`"]),
         (
@@ -610,24 +465,9 @@ fn a_wrong_file_is_told_where_and_why() {
             "2:9",
             &["under `parameters:`"],
         ),
-        (
-            "budget without a unit",
-            "method: grid\nbudget: 90\n",
-            "2:9",
-            &["unit", "90s"],
-        ),
-        (
-            "budget of words",
-            "method: grid\nbudget: soon\n",
-            "2:9",
-            &["unit"],
-        ),
-        (
-            "dataset with spaces",
-            "method: grid\ndataset: my images\n",
-            "2:10",
-            &["my images", "./my-images"],
-        ),
+        ("budget without a unit", "method: grid\nbudget: 90\n", "2:9", &["unit", "90s"]),
+        ("budget of words", "method: grid\nbudget: soon\n", "2:9", &["unit"]),
+        ("dataset with spaces", "method: grid\ndataset: my images\n", "2:10", &["my images", "./my-images"]),
         (
             "metric of the test set",
             "method: grid\nmetric: {name: test_accuracy}\n",
@@ -714,24 +554,14 @@ fn a_wrong_file_is_told_where_and_why() {
             "3:20",
             &["dropout", "twice"],
         ),
-        (
-            "unknown hyperparameter of a point",
-            "points: [{optimiser: sgd}]\n",
-            "1:11",
-            &["\"optimizer\""],
-        ),
+        ("unknown hyperparameter of a point", "points: [{optimiser: sgd}]\n", "1:11", &["\"optimizer\""]),
         (
             "infinite",
             "method: random\nrun_cap: 1\nparameters:\n  dropout: {min: -.inf, max: 0.5}\n",
             "4:18",
             &["finite"],
         ),
-        (
-            "deep nesting",
-            &format!("method: {}", "[".repeat(5_000)),
-            "1:41",
-            &["YAML"],
-        ),
+        ("deep nesting", &format!("method: {}", "[".repeat(5_000)), "1:41", &["YAML"]),
         ("key that is a list", "? [a, b]\n: 1\n", "1:3", &["YAML"]),
     ];
     let mut wrong = Vec::new();
@@ -751,9 +581,8 @@ fn a_wrong_file_is_told_where_and_why() {
 #[test]
 fn aliases_that_multiply_are_stopped() {
     let mut text = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n".to_owned();
-    for (name, below) in ["b", "c", "d", "e", "f", "g", "h", "i"]
-        .iter()
-        .zip(["a", "b", "c", "d", "e", "f", "g", "h"])
+    for (name, below) in
+        ["b", "c", "d", "e", "f", "g", "h", "i"].iter().zip(["a", "b", "c", "d", "e", "f", "g", "h"])
     {
         text += &format!("{name}: &{name} [{}]\n", vec![format!("*{below}"); 10].join(", "));
     }
@@ -775,11 +604,7 @@ fn miette_shows_the_line() {
     let mut shown = String::new();
     let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::none()).with_width(100);
     handler.render_report(&mut shown, &error).expect("renders");
-    for part in [
-        "dropout cannot be \"ö\"",
-        "file.yaml:3:27",
-        "dropout: {values: [0.1, ö]}",
-    ] {
+    for part in ["dropout cannot be \"ö\"", "file.yaml:3:27", "dropout: {values: [0.1, ö]}"] {
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
 }
@@ -846,10 +671,7 @@ fn what_was_hardly_meant_gets_a_note() {
     for (what, text, place, words) in rows {
         let notes: Vec<String> = good(text).notes.iter().map(ToString::to_string).collect();
         assert_eq!(notes.len(), 1, "{what}: {notes:#?}");
-        assert!(
-            notes[0].starts_with(&format!("{place}: ")),
-            "{what}: not at {place}: {notes:?}"
-        );
+        assert!(notes[0].starts_with(&format!("{place}: ")), "{what}: not at {place}: {notes:?}");
         assert!(notes[0].contains(words), "{what}: {notes:?}");
     }
 }
@@ -886,11 +708,7 @@ fn look_at(result: Result<Parsed, SpaceError>, lines: usize) {
     match result {
         Ok(parsed) => assert!(parsed.spec.trial_count() > 0),
         Err(error) => {
-            assert!(
-                (1..=lines + 1).contains(&error.line()) && error.column() >= 1,
-                "{}",
-                error.located()
-            );
+            assert!((1..=lines + 1).contains(&error.line()) && error.column() >= 1, "{}", error.located());
             let mut shown = String::new();
             let handler = miette::NarratableReportHandler::new();
             handler.render_report(&mut shown, &error).expect("renders");

@@ -74,31 +74,20 @@ impl ArtifactStore {
         std::fs::create_dir_all(folder)?;
         std::fs::create_dir_all(&collecting)?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self {
-            store: Arc::new(store),
-            collecting,
-        })
+        Ok(Self { store: Arc::new(store), collecting })
     }
 
     /// A store at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
     /// environment, by the names of the AWS tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
     pub fn at(url: &str, collecting: PathBuf) -> Result<Self, ArtifactError> {
-        let wrong = |problem: String| ArtifactError::Address {
-            url: url.to_owned(),
-            problem,
-        };
+        let wrong = |problem: String| ArtifactError::Address { url: url.to_owned(), problem };
         let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-        let options = std::env::vars().filter_map(|(name, value)| {
-            name.starts_with("AWS_")
-                .then(|| (name.to_ascii_lowercase(), value))
-        });
+        let options = std::env::vars()
+            .filter_map(|(name, value)| name.starts_with("AWS_").then(|| (name.to_ascii_lowercase(), value)));
         let (store, prefix) =
             object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(error.to_string()))?;
         std::fs::create_dir_all(&collecting)?;
-        Ok(Self {
-            store: Arc::new(PrefixStore::new(store, prefix)),
-            collecting,
-        })
+        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), collecting })
     }
 
     /// Whether an artifact is there.
@@ -159,11 +148,7 @@ impl ArtifactStore {
 
     /// The whole of a small artifact.
     pub async fn get(&self, hash: ArtifactHash) -> Result<Bytes, ArtifactError> {
-        let found = self
-            .store
-            .get(&place(hash))
-            .await
-            .map_err(|error| missing(error, hash))?;
+        let found = self.store.get(&place(hash)).await.map_err(|error| missing(error, hash))?;
         Ok(found.bytes().await?)
     }
 
@@ -172,11 +157,7 @@ impl ArtifactStore {
         &self,
         hash: ArtifactHash,
     ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
-        let found = self
-            .store
-            .get(&place(hash))
-            .await
-            .map_err(|error| missing(error, hash))?;
+        let found = self.store.get(&place(hash)).await.map_err(|error| missing(error, hash))?;
         let pieces = |chunk: Bytes| {
             let count = chunk.len().div_ceil(CHUNK_BYTES);
             let piece = move |index: usize| {
@@ -184,12 +165,7 @@ impl ArtifactStore {
             };
             futures_util::stream::iter((0..count).map(piece).map(Ok::<_, object_store::Error>))
         };
-        Ok(found
-            .into_stream()
-            .map_ok(pieces)
-            .try_flatten()
-            .map_err(ArtifactError::from)
-            .boxed())
+        Ok(found.into_stream().map_ok(pieces).try_flatten().map_err(ArtifactError::from).boxed())
     }
 }
 
@@ -215,39 +191,21 @@ mod tests {
     }
 
     fn chunks(parts: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, String>> + Unpin {
-        futures_util::stream::iter(
-            parts
-                .iter()
-                .map(|part| Ok(Bytes::from_static(part)))
-                .collect::<Vec<_>>(),
-        )
+        futures_util::stream::iter(parts.iter().map(|part| Ok(Bytes::from_static(part))).collect::<Vec<_>>())
     }
 
     #[tokio::test]
     async fn what_is_stored_reads_back_under_its_hash() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let store = store(folder.path());
-        let hash = store
-            .put_stream(chunks(&[b"abc", b"", b"def"]))
-            .await
-            .expect("stores");
+        let hash = store.put_stream(chunks(&[b"abc", b"", b"def"])).await.expect("stores");
         assert_eq!(hash, ArtifactHash::of(b"abcdef"));
-        assert_eq!(
-            store.put(b"abcdef".to_vec()).await.expect("is there already"),
-            hash
-        );
-        let parts: Vec<Bytes> = store
-            .get_stream(hash)
-            .await
-            .expect("there")
-            .try_collect()
-            .await
-            .expect("reads");
+        assert_eq!(store.put(b"abcdef".to_vec()).await.expect("is there already"), hash);
+        let parts: Vec<Bytes> =
+            store.get_stream(hash).await.expect("there").try_collect().await.expect("reads");
         assert_eq!(parts.concat(), b"abcdef");
         assert!(store.contains(hash).await.expect("asks"));
-        let left = std::fs::read_dir(folder.path().join("incoming"))
-            .expect("lists")
-            .count();
+        let left = std::fs::read_dir(folder.path().join("incoming")).expect("lists").count();
         assert_eq!(left, 0, "temporary files are left");
     }
 
@@ -256,15 +214,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let store = store(folder.path());
         let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"abc")), Err("gone")]);
-        assert!(matches!(
-            store.put_stream(broken).await,
-            Err(ArtifactError::BrokenOff(_))
-        ));
+        assert!(matches!(store.put_stream(broken).await, Err(ArtifactError::BrokenOff(_))));
         assert!(!store.contains(ArtifactHash::of(b"abc")).await.expect("asks"));
-        assert!(matches!(
-            store.get(ArtifactHash::of(b"abc")).await,
-            Err(ArtifactError::Missing { .. })
-        ));
+        assert!(matches!(store.get(ArtifactHash::of(b"abc")).await, Err(ArtifactError::Missing { .. })));
     }
 
     #[test]
@@ -272,10 +224,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         for url in ["bucket", "gopher://bucket"] {
             let refused = ArtifactStore::at(url, folder.path().to_owned());
-            assert!(
-                matches!(refused, Err(ArtifactError::Address { .. })),
-                "{url}: {refused:?}"
-            );
+            assert!(matches!(refused, Err(ArtifactError::Address { .. })), "{url}: {refused:?}");
         }
     }
 }

@@ -22,10 +22,7 @@ impl SystemClock {
     /// A clock that starts now.
     pub fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            start: Timestamp::from_millis(0).after(since_epoch),
-            since: Instant::now(),
-        }
+        Self { start: Timestamp::from_millis(0).after(since_epoch), since: Instant::now() }
     }
 }
 

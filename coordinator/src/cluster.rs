@@ -122,34 +122,19 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let (work, _) = watch::channel(0);
         let datasets = Datasets::new(Arc::clone(&log), artifacts.clone(), dataset_folders);
-        let surroundings = Surroundings {
-            log,
-            clock,
-            lease: leases.length,
-            work,
-            shutdown,
-        };
+        let surroundings = Surroundings { log, clock, lease: leases.length, work, shutdown };
         let mut searches = Searches::default();
         for listed in surroundings.log.searches().await? {
             let events = surroundings.log.events(listed.id).await?;
             let replayed = events.len();
             let search = Search::replay(listed.id, events, leases.length);
-            let mut search = search.ok_or(ClusterError::Damaged {
-                name: listed.name.clone(),
-            })?;
+            let mut search = search.ok_or(ClusterError::Damaged { name: listed.name.clone() })?;
             search.grant_grace(surroundings.clock.now());
             info!(search = %listed.name, state = %search.state(), events = replayed, "search replayed");
             searches.insert(runner::start(search, surroundings.clone()));
         }
         let workers = Workers::new(leases.length);
-        Ok(Self {
-            surroundings,
-            leases,
-            searches: RwLock::new(searches),
-            workers,
-            artifacts,
-            datasets,
-        })
+        Ok(Self { surroundings, leases, searches: RwLock::new(searches), workers, artifacts, datasets })
     }
 
     /// How leases are kept.
@@ -197,18 +182,12 @@ impl Cluster {
     pub fn find(&self, name: &Name) -> Result<SearchHandle, ClusterError> {
         let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
         let found = searches.by_name.get(name).and_then(|id| searches.by_id.get(id));
-        found
-            .cloned()
-            .ok_or_else(|| ClusterError::NoSuchSearch { name: name.clone() })
+        found.cloned().ok_or_else(|| ClusterError::NoSuchSearch { name: name.clone() })
     }
 
     fn find_id(&self, id: SearchId) -> Result<SearchHandle, ClusterError> {
         let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
-        searches
-            .by_id
-            .get(&id)
-            .cloned()
-            .ok_or(ClusterError::NoSuchSearchId(id))
+        searches.by_id.get(&id).cloned().ok_or(ClusterError::NoSuchSearchId(id))
     }
 
     /// Creates a search and starts it.
@@ -218,24 +197,13 @@ impl Cluster {
             return Err(ClusterError::NoSuchDataset { name: dataset });
         };
         let name = name.unwrap_or_else(|| self.free_name(spec.method.name()));
-        let created = Created {
-            name: name.clone(),
-            spec,
-            dataset,
-            defaults: Hyperparameters::defaults(),
-        };
-        let event = Event {
-            at: self.now(),
-            fact: Fact::SearchCreated(Box::new(created.clone())),
-        };
+        let created = Created { name: name.clone(), spec, dataset, defaults: Hyperparameters::defaults() };
+        let event = Event { at: self.now(), fact: Fact::SearchCreated(Box::new(created.clone())) };
         let id = self.surroundings.log.create(name.clone(), event.clone()).await?;
         crate::chronicle::tell(&name, &event);
         let search = Search::new(id, created, event.at, self.leases.length);
         let handle = runner::start(search, self.surroundings.clone());
-        self.searches
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(handle.clone());
+        self.searches.write().unwrap_or_else(PoisonError::into_inner).insert(handle.clone());
         Ok(handle)
     }
 
@@ -269,20 +237,15 @@ impl Cluster {
             open.sort_by_key(|search| (search.pulse().borrow().leases, search.id()));
             // A slot that asks for work holds none, whatever a search may think: the answer was lost.
             for search in &open {
-                let held = search
-                    .query(move |search| search.assignment(worker, slot))
-                    .await?;
+                let held = search.query(move |search| search.assignment(worker, slot)).await?;
                 if held.is_some() {
                     return Ok(held);
                 }
             }
             for search in open.iter().filter(|search| search.pulse().borrow().has_work) {
-                let command = Command::Lease {
-                    holder: holder.clone(),
-                };
-                if let Some(assignment) = search
-                    .command(command, move |it| it.assignment(worker, slot))
-                    .await?
+                let command = Command::Lease { holder: holder.clone() };
+                if let Some(assignment) =
+                    search.command(command, move |it| it.assignment(worker, slot)).await?
                 {
                     return Ok(Some(assignment));
                 }
@@ -306,20 +269,14 @@ impl Cluster {
         self.workers.heard(worker, busy, draining, self.now())?;
         let mut by_search: BTreeMap<SearchId, Vec<(usize, Attempt, Option<Progress>)>> = BTreeMap::new();
         for (index, it) in held.iter().enumerate() {
-            by_search
-                .entry(it.id.search)
-                .or_default()
-                .push((index, it.id.attempt, it.progress));
+            by_search.entry(it.id.search).or_default().push((index, it.id.attempt, it.progress));
         }
         let mut directives = vec![Directive::Drop; held.len()];
         for (search, attempts) in by_search {
             let Ok(handle) = self.find_id(search) else {
                 continue;
             };
-            let renewals = attempts
-                .iter()
-                .map(|(_, attempt, progress)| (*attempt, *progress))
-                .collect();
+            let renewals = attempts.iter().map(|(_, attempt, progress)| (*attempt, *progress)).collect();
             let holds = handle.renew(worker, renewals).await?;
             for ((index, ..), holds) in attempts.iter().zip(holds) {
                 if holds {
@@ -338,15 +295,8 @@ impl Cluster {
         worker: WorkerId,
         report: fittingroom_common::trial::Report,
     ) -> Result<bool, ClusterError> {
-        let command = Command::Report {
-            attempt,
-            worker,
-            report,
-        };
-        Ok(self
-            .find_id(search)?
-            .command(command, move |search| search.wants_model(attempt))
-            .await?)
+        let command = Command::Report { attempt, worker, report };
+        Ok(self.find_id(search)?.command(command, move |search| search.wants_model(attempt)).await?)
     }
 
     /// Ends an attempt. A model must have been uploaded before.
@@ -362,11 +312,7 @@ impl Cluster {
         {
             return Err(ClusterError::NoSuchModel { hash });
         }
-        let command = Command::Complete {
-            attempt,
-            worker,
-            outcome,
-        };
+        let command = Command::Complete { attempt, worker, outcome };
         Ok(self.find_id(search)?.command(command, |_| ()).await?)
     }
 

@@ -85,12 +85,7 @@ struct Found {
 impl Datasets {
     /// Datasets whose manifests are in this log and whose files are in this store.
     pub fn new(log: Arc<dyn EventLog>, artifacts: ArtifactStore, folders: Vec<PathBuf>) -> Self {
-        Self {
-            log,
-            artifacts,
-            obtaining: Arc::default(),
-            folders,
-        }
+        Self { log, artifacts, obtaining: Arc::default(), folders }
     }
 
     /// Every dataset that is held, in the order of names.
@@ -100,11 +95,7 @@ impl Datasets {
 
     /// The dataset of this name, if it is held.
     pub async fn find(&self, name: &Name) -> Result<Option<Manifest>, LogError> {
-        Ok(self
-            .list()
-            .await?
-            .into_iter()
-            .find(|manifest| manifest.name == *name))
+        Ok(self.list().await?.into_iter().find(|manifest| manifest.name == *name))
     }
 
     /// The dataset of this name. If it is not held, it is taken from a folder, from the
@@ -124,12 +115,7 @@ impl Datasets {
         let mut tried = Vec::new();
         let mut found = None;
         let package = known.map(|known| PathBuf::from(known.package_folder));
-        for folder in self
-            .folders
-            .iter()
-            .map(|folder| folder.join(name.as_str()))
-            .chain(package)
-        {
+        for folder in self.folders.iter().map(|folder| folder.join(name.as_str())).chain(package) {
             if !folder.is_dir() {
                 tried.push(format!("there is no folder {}", folder.display()));
                 continue;
@@ -137,10 +123,7 @@ impl Datasets {
             say(format!("dataset {name}: reading {}", folder.display())).await;
             match read_folder(&folder).await? {
                 Ok(files) => {
-                    found = Some(Found {
-                        files,
-                        from: folder.display().to_string(),
-                    });
+                    found = Some(Found { files, from: folder.display().to_string() });
                     break;
                 }
                 Err(error) => tried.push(error.to_string()),
@@ -151,12 +134,7 @@ impl Datasets {
         {
             say(format!("dataset {name}: downloading from {}", known.url)).await;
             match download(known, progress).await {
-                Ok(files) => {
-                    found = Some(Found {
-                        files,
-                        from: known.url.to_owned(),
-                    })
-                }
+                Ok(files) => found = Some(Found { files, from: known.url.to_owned() }),
                 Err(problem) => tried.push(problem),
             }
         }
@@ -164,35 +142,19 @@ impl Datasets {
             (Some(Found { files, from }), _) => {
                 let (manifest, files) = check(name.clone(), files).await?;
                 self.keep(&manifest, files).await?;
-                let dataset::Shape {
-                    height,
-                    width,
-                    classes,
-                    train_images,
-                    test_images,
-                } = manifest.shape;
+                let dataset::Shape { height, width, classes, train_images, test_images } = manifest.shape;
                 say(format!(
                     "dataset {name}: {train_images} + {test_images} images of {height}x{width} in {classes} classes, checked, from {from}"
                 ))
                 .await;
                 Ok(manifest)
             }
-            (None, Some(known)) => Err(ObtainError::Nowhere {
-                name: known.name,
-                package: known.package,
-                tried,
-            }),
+            (None, Some(known)) => {
+                Err(ObtainError::Nowhere { name: known.name, package: known.package, tried })
+            }
             (None, None) => {
-                let held = self
-                    .list()
-                    .await?
-                    .into_iter()
-                    .map(|manifest| manifest.name)
-                    .collect();
-                Err(ObtainError::Unknown {
-                    name: name.clone(),
-                    held,
-                })
+                let held = self.list().await?.into_iter().map(|manifest| manifest.name).collect();
+                Err(ObtainError::Unknown { name: name.clone(), held })
             }
         }
     }
@@ -221,9 +183,7 @@ impl Datasets {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ObtainError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ObtainError::Stopping)
+    tokio::task::spawn_blocking(work).await.map_err(|_| ObtainError::Stopping)
 }
 
 async fn read_folder(folder: &Path) -> Result<Result<[Vec<u8>; 4], DatasetError>, ObtainError> {
@@ -239,11 +199,7 @@ async fn check(name: Name, files: [Vec<u8>; 4]) -> Result<(Manifest, [Vec<u8>; 4
             known.check(borrowed())?;
         }
         let shape = Dataset::from_files(borrowed())?.shape;
-        let manifest = Manifest {
-            name,
-            shape,
-            files: borrowed().map(ArtifactHash::of),
-        };
+        let manifest = Manifest { name, shape, files: borrowed().map(ArtifactHash::of) };
         Ok::<_, DatasetError>((manifest, files))
     });
     Ok(checked.await??)
@@ -260,12 +216,8 @@ async fn download(known: &KnownDataset, progress: &mpsc::Sender<String>) -> Resu
     for role in FileRole::ALL {
         let url = format!("{}{role}.gz", known.url);
         let failed = |error: reqwest::Error| format!("{url} does not answer: {}", root_cause(&error));
-        let mut answer = client
-            .get(&url)
-            .send()
-            .await
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(failed)?;
+        let mut answer =
+            client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
         let mut packed = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             packed.extend_from_slice(&chunk);
@@ -274,13 +226,7 @@ async fn download(known: &KnownDataset, progress: &mpsc::Sender<String>) -> Resu
             }
         }
         // Whoever listens may have gone; the dataset is wanted all the same.
-        let _ = progress
-            .send(format!(
-                "dataset {}: {role}.gz, {} bytes",
-                known.name,
-                packed.len()
-            ))
-            .await;
+        let _ = progress.send(format!("dataset {}: {role}.gz, {} bytes", known.name, packed.len())).await;
         let unpacked = tokio::task::spawn_blocking(move || dataset::unpack(&packed)).await;
         let unpacked = unpacked.map_err(|error| error.to_string())?;
         files.push(unpacked.map_err(|error| format!("{url} is not a gzip archive: {error}"))?);

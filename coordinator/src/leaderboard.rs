@@ -77,10 +77,7 @@ impl Leaderboard {
 
     /// The best complete trial.
     pub fn best(&self) -> Option<RankKey> {
-        self.0
-            .first()
-            .copied()
-            .filter(|key| matches!(key, RankKey::Complete { .. }))
+        self.0.first().copied().filter(|key| matches!(key, RankKey::Complete { .. }))
     }
 
     /// The ranked trials, the best one first.
@@ -132,11 +129,7 @@ mod tests {
     fn order(metric: Metric, trials: &[(f64, f64)]) -> Vec<u64> {
         let mut board = Leaderboard::default();
         for (number, (loss, accuracy)) in trials.iter().enumerate().rev() {
-            board.insert(RankKey::complete(
-                metric,
-                &report(*loss, *accuracy),
-                TrialId::new(number as u64),
-            ));
+            board.insert(RankKey::complete(metric, &report(*loss, *accuracy), TrialId::new(number as u64)));
         }
         board.iter().map(TrialId::get).collect()
     }
@@ -146,37 +139,12 @@ mod tests {
         let accuracy = Metric::ValidationAccuracy;
         let loss = Metric::ValidationLoss;
         for (name, metric, trials, expected) in [
-            (
-                "higher accuracy first",
-                accuracy,
-                vec![(0.5, 0.8), (0.9, 0.9)],
-                vec![1, 0],
-            ),
+            ("higher accuracy first", accuracy, vec![(0.5, 0.8), (0.9, 0.9)], vec![1, 0]),
             ("lower loss first", loss, vec![(0.5, 0.8), (0.4, 0.7)], vec![1, 0]),
-            (
-                "equal accuracy: lower loss",
-                accuracy,
-                vec![(0.5, 0.8), (0.4, 0.8)],
-                vec![1, 0],
-            ),
-            (
-                "equal loss: higher accuracy",
-                loss,
-                vec![(0.5, 0.7), (0.5, 0.8)],
-                vec![1, 0],
-            ),
-            (
-                "all equal: lower number",
-                accuracy,
-                vec![(0.5, 0.8), (0.5, 0.8)],
-                vec![0, 1],
-            ),
-            (
-                "zeros of both signs are equal",
-                loss,
-                vec![(0.0, 0.8), (-0.0, 0.8)],
-                vec![0, 1],
-            ),
+            ("equal accuracy: lower loss", accuracy, vec![(0.5, 0.8), (0.4, 0.8)], vec![1, 0]),
+            ("equal loss: higher accuracy", loss, vec![(0.5, 0.7), (0.5, 0.8)], vec![1, 0]),
+            ("all equal: lower number", accuracy, vec![(0.5, 0.8), (0.5, 0.8)], vec![0, 1]),
+            ("zeros of both signs are equal", loss, vec![(0.0, 0.8), (-0.0, 0.8)], vec![0, 1]),
         ] {
             assert_eq!(order(metric, &trials), expected, "{name}");
         }
@@ -185,9 +153,7 @@ mod tests {
     #[test]
     fn diverged_trials_rank_last_and_are_never_the_best() {
         let mut board = Leaderboard::default();
-        let diverged = RankKey::Diverged {
-            trial: TrialId::new(0),
-        };
+        let diverged = RankKey::Diverged { trial: TrialId::new(0) };
         board.insert(diverged);
         assert_eq!(board.best(), None);
         let complete = RankKey::complete(Metric::ValidationLoss, &report(1e300, 0.0), TrialId::new(7));

@@ -59,15 +59,8 @@ type Deliver = Box<dyn FnOnce(&Search, Result<(), Refusal>) -> Delivery + Send>;
 type Delivery = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 enum Envelope {
-    Command {
-        command: Command,
-        deliver: Deliver,
-    },
-    Renew {
-        worker: WorkerId,
-        held: Vec<(Attempt, Option<Progress>)>,
-        answer: oneshot::Sender<Vec<bool>>,
-    },
+    Command { command: Command, deliver: Deliver },
+    Renew { worker: WorkerId, held: Vec<(Attempt, Option<Progress>)>, answer: oneshot::Sender<Vec<bool>> },
     Query(Box<dyn FnOnce(&Search) + Send>),
 }
 
@@ -163,28 +156,14 @@ struct Runner {
 pub fn start(search: Search, surroundings: Surroundings) -> SearchHandle {
     let (mailbox, envelopes) = mpsc::channel(MAILBOX);
     let (pulse, seen) = watch::channel(pulse_of(&search, 0));
-    let handle = SearchHandle {
-        id: search.id(),
-        name: search.created().name.clone(),
-        mailbox,
-        pulse: seen,
-    };
-    let runner = Runner {
-        search,
-        surroundings,
-        pulse,
-    };
+    let handle = SearchHandle { id: search.id(), name: search.created().name.clone(), mailbox, pulse: seen };
+    let runner = Runner { search, surroundings, pulse };
     tokio::spawn(runner.run(envelopes));
     handle
 }
 
 fn pulse_of(search: &Search, changes: u64) -> Pulse {
-    Pulse {
-        state: search.state(),
-        leases: search.leases(),
-        has_work: search.has_work(),
-        changes,
-    }
+    Pulse { state: search.state(), leases: search.leases(), has_work: search.has_work(), changes }
 }
 
 impl Runner {
@@ -252,18 +231,10 @@ impl Runner {
         for event in &events {
             crate::chronicle::tell(name, event);
         }
-        self.surroundings
-            .log
-            .append(Append {
-                search,
-                expected_version,
-                events,
-            })
-            .await
-            .map_err(|error| {
-                error!(%search, %error, "events are not durable, so they did not happen");
-                Arc::new(error)
-            })
+        self.surroundings.log.append(Append { search, expected_version, events }).await.map_err(|error| {
+            error!(%search, %error, "events are not durable, so they did not happen");
+            Arc::new(error)
+        })
     }
 
     /// Goes back to what the log has.
@@ -304,8 +275,5 @@ impl Runner {
 }
 
 fn silent_tick() -> Envelope {
-    Envelope::Command {
-        command: Command::Tick,
-        deliver: Box::new(|_, _| Box::new(|_| ())),
-    }
+    Envelope::Command { command: Command::Tick, deliver: Box::new(|_, _| Box::new(|_| ())) }
 }

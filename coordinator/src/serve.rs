@@ -97,9 +97,7 @@ pub async fn bind(address: SocketAddr, exposure: Exposure) -> Result<TcpListener
     if exposure == Exposure::LoopbackOnly && !address.ip().is_loopback() {
         return Err(ServeError::Exposed { address });
     }
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::Bind { address, source })
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
 }
 
 /// Who may reach a coordinator that has neither encryption nor authentication.
@@ -111,36 +109,29 @@ pub enum Exposure {
     Anyone,
 }
 
-/// Serves until `shutdown`. Whatever was acknowledged is in the log then.
+/// Serves until `shutdown`. Whatever was acknowledged is in the log then. Calls `ready` once every
+/// search is replayed and calls are about to be answered.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: CancellationToken,
+    ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let _lock = lock(&config.data)?;
     let log = Arc::new(SqliteLog::open(&config.data.join("log.sqlite"))?);
     let incoming = config.data.join("incoming");
-    clear(&incoming).map_err(|source| ServeError::Data {
-        path: incoming.clone(),
-        source,
-    })?;
+    clear(&incoming).map_err(|source| ServeError::Data { path: incoming.clone(), source })?;
     let artifacts = match &config.artifacts {
         Some(url) => ArtifactStore::at(url, incoming)?,
         None => ArtifactStore::in_folder(&config.data.join("artifacts"), incoming)?,
     };
     let clock = Arc::new(SystemClock::start());
-    let cluster = Cluster::open(
-        log,
-        artifacts,
-        clock,
-        config.leases,
-        config.dataset_folders,
-        shutdown.clone(),
-    )
-    .await?;
+    let cluster =
+        Cluster::open(log, artifacts, clock, config.leases, config.dataset_folders, shutdown.clone()).await?;
     if let Ok(address) = listener.local_addr() {
         info!(%address, data = %config.data.display(), "coordinator ready");
     }
+    ready();
     let server = service::router(Arc::new(cluster))
         .serve_with_incoming_shutdown(connections(listener), shutdown.clone().cancelled_owned());
     let give_up = async {
@@ -177,10 +168,7 @@ fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream
 
 /// Takes the data folder for this process. The lock ends with the process, however it ends.
 fn lock(data: &Path) -> Result<File, ServeError> {
-    let failed = |source| ServeError::Data {
-        path: data.to_owned(),
-        source,
-    };
+    let failed = |source| ServeError::Data { path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(failed)?;
     let mut options = OpenOptions::new();
     let mut file = options
@@ -192,21 +180,13 @@ fn lock(data: &Path) -> Result<File, ServeError> {
         .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0)
-                .and_then(|()| write!(file, "{}", std::process::id()))
-                .map_err(failed)?;
+            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;
             Ok(file)
         }
         Err(TryLockError::WouldBlock) => {
             let mut owner = String::new();
-            let owner = file
-                .read_to_string(&mut owner)
-                .ok()
-                .map(|_| format!(" (process {})", owner.trim()));
-            Err(ServeError::Locked {
-                path: data.to_owned(),
-                owner,
-            })
+            let owner = file.read_to_string(&mut owner).ok().map(|_| format!(" (process {})", owner.trim()));
+            Err(ServeError::Locked { path: data.to_owned(), owner })
         }
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }

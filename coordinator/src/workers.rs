@@ -52,10 +52,7 @@ pub struct Workers {
 impl Workers {
     /// No workers yet. A worker that is silent for `patience` is forgotten.
     pub fn new(patience: Duration) -> Self {
-        Self {
-            entries: Mutex::default(),
-            patience,
-        }
+        Self { entries: Mutex::default(), patience }
     }
 
     fn entries(&self, now: Timestamp) -> MutexGuard<'_, BTreeMap<WorkerId, Entry>> {
@@ -71,15 +68,7 @@ impl Workers {
         if entries.len() >= MOST_WORKERS && !entries.contains_key(&info.id) {
             return Err(WorkerError::TooMany);
         }
-        entries.insert(
-            info.id,
-            Entry {
-                info,
-                heard: now,
-                busy: 0,
-                draining: false,
-            },
-        );
+        entries.insert(info.id, Entry { info, heard: now, busy: 0, draining: false });
         Ok(())
     }
 
@@ -100,17 +89,9 @@ impl Workers {
         entry.heard = now;
         let name = entry.info.name.clone();
         if slot.get() >= entry.info.slots {
-            return Err(WorkerError::NoSuchSlot {
-                name,
-                slots: entry.info.slots,
-                slot,
-            });
+            return Err(WorkerError::NoSuchSlot { name, slots: entry.info.slots, slot });
         }
-        Ok(Holder {
-            worker: id,
-            name,
-            slot,
-        })
+        Ok(Holder { worker: id, name, slot })
     }
 
     /// The workers that are connected, by name.
@@ -136,10 +117,7 @@ impl Workers {
     /// How many workers are connected, and how many slots they have together.
     pub fn totals(&self, now: Timestamp) -> (u32, u32) {
         let entries = self.entries(now);
-        let slots = entries
-            .values()
-            .map(|entry| entry.info.slots)
-            .fold(0, u32::saturating_add);
+        let slots = entries.values().map(|entry| entry.info.slots).fold(0, u32::saturating_add);
         (u32::try_from(entries.len()).unwrap_or(u32::MAX), slots)
     }
 }

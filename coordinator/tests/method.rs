@@ -12,18 +12,11 @@ use proptest::prelude::*;
 
 fn plan(text: &str) -> Plan {
     let parsed = SearchSpec::parse("file.yaml", text);
-    Plan::new(
-        &parsed
-            .unwrap_or_else(|error| panic!("{}\nin\n{text}", error.located()))
-            .spec,
-    )
+    Plan::new(&parsed.unwrap_or_else(|error| panic!("{}\nin\n{text}", error.located())).spec)
 }
 
 fn trials(text: &str) -> Vec<String> {
-    plan(text)
-        .trials()
-        .map(|(_, hyperparameters)| hyperparameters.to_string())
-        .collect()
+    plan(text).trials().map(|(_, hyperparameters)| hyperparameters.to_string()).collect()
 }
 
 fn parameter(name: &str) -> Parameter {
@@ -32,17 +25,13 @@ fn parameter(name: &str) -> Parameter {
 
 /// Draws of one hyperparameter, as numbers.
 fn draws(name: &str, entry: &str, count: u64) -> Vec<f64> {
-    let plan = plan(&format!(
-        "method: random\nseed: 3\nrun_cap: {count}\nparameters: {{{name}: {entry}}}"
-    ));
+    let plan = plan(&format!("method: random\nseed: 3\nrun_cap: {count}\nparameters: {{{name}: {entry}}}"));
     let number = |hyperparameters: Hyperparameters| match hyperparameters.get(parameter(name)) {
         Some(Value::Number(number)) => *number,
         Some(Value::Integer(number)) => *number as f64,
         other => panic!("{other:?}"),
     };
-    plan.trials()
-        .map(|(_, hyperparameters)| number(hyperparameters))
-        .collect()
+    plan.trials().map(|(_, hyperparameters)| number(hyperparameters)).collect()
 }
 
 #[test]
@@ -119,10 +108,7 @@ fn replicates_of_a_point_follow_each_other() {
 #[test]
 fn listed_points_get_the_shared_constants() {
     let text = "epochs: 4\nrun_cap: 2\npoints: [{optimizer: sgd}, {optimizer: adam}, {model: lenet}]";
-    assert_eq!(
-        trials(text),
-        ["optimizer=sgd epochs=4", "optimizer=adam epochs=4"]
-    );
+    assert_eq!(trials(text), ["optimizer=sgd epochs=4", "optimizer=adam epochs=4"]);
 }
 
 const CONTINUOUS: &str = "\
@@ -139,17 +125,10 @@ fn a_random_search_is_decided_by_its_seed_alone() {
     assert_eq!(trials(CONTINUOUS), trials(CONTINUOUS));
     assert_ne!(trials(CONTINUOUS), trials(&format!("seed: 1\n{CONTINUOUS}")));
     let more = CONTINUOUS.replace("run_cap: 50", "run_cap: 60");
-    assert_eq!(
-        trials(CONTINUOUS),
-        trials(&more)[..50],
-        "more trials do not change the first"
-    );
+    assert_eq!(trials(CONTINUOUS), trials(&more)[..50], "more trials do not change the first");
     let another = format!("{CONTINUOUS}  dropout: {{min: 0.0, max: 0.5}}\n");
-    let rate = |line: &String| {
-        line.split(' ')
-            .find(|word| word.starts_with("learning_rate"))
-            .map(str::to_owned)
-    };
+    let rate =
+        |line: &String| line.split(' ').find(|word| word.starts_with("learning_rate")).map(str::to_owned);
     let rates = |lines: Vec<String>| lines.iter().map(rate).collect::<Vec<_>>();
     assert_eq!(
         rates(trials(CONTINUOUS)),
@@ -166,9 +145,7 @@ const FIRST: &str = "model=lenet learning_rate=0.00176304";
 fn a_random_search_honours_conditions() {
     let drawn = trials(CONTINUOUS);
     assert!(
-        drawn
-            .iter()
-            .all(|line| line.contains("model=fcn") == line.contains("hidden_sizes")),
+        drawn.iter().all(|line| line.contains("model=fcn") == line.contains("hidden_sizes")),
         "{drawn:#?}"
     );
     assert!((15..36).contains(&drawn.iter().filter(|line| line.contains("lenet")).count()));
@@ -182,10 +159,7 @@ fn a_finite_space_is_drawn_from_without_repetition() {
     let all = trials(&format!("method: random\nrun_cap: 1000\n{space}"));
     assert_eq!(all.len(), 28);
     assert_eq!(all.iter().cloned().collect::<HashSet<_>>(), grid);
-    assert_ne!(
-        all,
-        trials(&format!("method: random\nseed: 1\nrun_cap: 1000\n{space}"))
-    );
+    assert_ne!(all, trials(&format!("method: random\nseed: 1\nrun_cap: 1000\n{space}")));
     assert_eq!(trials(&format!("method: random\nrun_cap: 5\n{space}")), all[..5]);
 }
 
@@ -194,13 +168,7 @@ fn draws_have_the_bounds_and_the_middle_of_their_distribution() {
     // The hyperparameter, its entry, the bounds of its draws, and the share of draws below a number.
     for (name, entry, (low, high), below, share) in [
         ("dropout", "{min: 0.0, max: 0.5}", (0.0, 0.5), 0.1, 0.2),
-        (
-            "learning_rate",
-            "{distribution: log_uniform_values, min: 1e-4, max: 1}",
-            (1e-4, 1.0),
-            1e-3,
-            0.25,
-        ),
+        ("learning_rate", "{distribution: log_uniform_values, min: 1e-4, max: 1}", (1e-4, 1.0), 1e-3, 0.25),
         (
             "learning_rate",
             "{distribution: inv_log_uniform_values, min: 1e-4, max: 1}",
@@ -208,13 +176,7 @@ fn draws_have_the_bounds_and_the_middle_of_their_distribution() {
             1e-3,
             0.25,
         ),
-        (
-            "learning_rate",
-            "{distribution: log_uniform, min: -8, max: 0}",
-            (0.000335462, 1.0),
-            0.0183156,
-            0.5,
-        ),
+        ("learning_rate", "{distribution: log_uniform, min: -8, max: 0}", (0.000335462, 1.0), 0.0183156, 0.5),
         (
             "learning_rate",
             "{distribution: inv_log_uniform, min: 0, max: 8}",
@@ -229,80 +191,27 @@ fn draws_have_the_bounds_and_the_middle_of_their_distribution() {
             129.0,
             0.537,
         ),
-        (
-            "dropout",
-            "{distribution: normal, mu: 0.5, sigma: 0.1}",
-            (0.0, 1.0),
-            0.4,
-            0.1587,
-        ),
-        (
-            "dropout",
-            "{distribution: normal, mu: 0, sigma: 0.1}",
-            (0.0, 1.0),
-            0.067449,
-            0.5,
-        ),
-        (
-            "learning_rate",
-            "{distribution: log_normal, mu: -7, sigma: 1}",
-            (0.0, 10.0),
-            0.000911882,
-            0.5,
-        ),
-        (
-            "batch_size",
-            "{distribution: q_normal, mu: 128, sigma: 32, q: 16}",
-            (16.0, 300.0),
-            120.0,
-            0.401,
-        ),
-        (
-            "batch_size",
-            "{distribution: q_log_normal, mu: 5, sigma: 0.5, q: 8}",
-            (8.0, 4_000.0),
-            148.5,
-            0.5,
-        ),
-        (
-            "epochs",
-            "{values: [1, 2, 3], probabilities: [0.5, 0.2, 0.3]}",
-            (1.0, 3.0),
-            2.5,
-            0.7,
-        ),
+        ("dropout", "{distribution: normal, mu: 0.5, sigma: 0.1}", (0.0, 1.0), 0.4, 0.1587),
+        ("dropout", "{distribution: normal, mu: 0, sigma: 0.1}", (0.0, 1.0), 0.067449, 0.5),
+        ("learning_rate", "{distribution: log_normal, mu: -7, sigma: 1}", (0.0, 10.0), 0.000911882, 0.5),
+        ("batch_size", "{distribution: q_normal, mu: 128, sigma: 32, q: 16}", (16.0, 300.0), 120.0, 0.401),
+        ("batch_size", "{distribution: q_log_normal, mu: 5, sigma: 0.5, q: 8}", (8.0, 4_000.0), 148.5, 0.5),
+        ("epochs", "{values: [1, 2, 3], probabilities: [0.5, 0.2, 0.3]}", (1.0, 3.0), 2.5, 0.7),
     ] {
         let drawn = draws(name, entry, 4_000);
-        assert!(
-            drawn.iter().all(|number| (low..=high).contains(number)),
-            "{entry}: outside {low} to {high}"
-        );
+        assert!(drawn.iter().all(|number| (low..=high).contains(number)), "{entry}: outside {low} to {high}");
         let found = drawn.iter().filter(|number| **number < below).count() as f64 / 4_000.0;
         // The standard deviation of a share of 4000 is at most 0.008.
-        assert!(
-            (found - share).abs() < 0.03,
-            "{entry}: {found} of the draws are below {below}, not {share}"
-        );
+        assert!((found - share).abs() < 0.03, "{entry}: {found} of the draws are below {below}, not {share}");
     }
 }
 
 #[test]
 fn multiples_are_multiples() {
-    for number in draws(
-        "batch_size",
-        "{distribution: q_log_uniform_values, min: 30, max: 200, q: 16}",
-        200,
-    ) {
-        assert!(
-            number % 16.0 == 0.0 && (30.0..=200.0).contains(&number),
-            "{number}"
-        );
+    for number in draws("batch_size", "{distribution: q_log_uniform_values, min: 30, max: 200, q: 16}", 200) {
+        assert!(number % 16.0 == 0.0 && (30.0..=200.0).contains(&number), "{number}");
     }
-    let mut tenths = draws(
-        "dropout",
-        "{distribution: q_uniform, min: 0, max: 0.9, q: 0.1}",
-        50,
-    );
+    let mut tenths = draws("dropout", "{distribution: q_uniform, min: 0, max: 0.9, q: 0.1}", 50);
     tenths.sort_by(f64::total_cmp);
     assert_eq!(tenths, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
 }
@@ -346,14 +255,7 @@ fn methods_name_nothing_but_their_input() {
 /// Any space of some hyperparameters with some values each, under any conditions that make no circle.
 fn any_space() -> impl Strategy<Value = Space> {
     let names = prop::sample::subsequence(
-        vec![
-            "model",
-            "dropout",
-            "optimizer",
-            "momentum",
-            "epochs",
-            "batch_size",
-        ],
+        vec!["model", "dropout", "optimizer", "momentum", "epochs", "batch_size"],
         1..=6,
     );
     let seeds = prop::collection::vec((1usize..4, any::<prop::sample::Index>(), any::<u8>()), 6);
@@ -374,22 +276,13 @@ fn any_space() -> impl Strategy<Value = Space> {
                 let Distribution::Categorical { values, .. } = &controller.distribution else {
                     continue;
                 };
-                let chosen = values
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, _)| *at == 0 || bits >> at & 1 == 1);
+                let chosen = values.iter().enumerate().filter(|(at, _)| *at == 0 || bits >> at & 1 == 1);
                 let values = chosen.map(|(_, value)| value.clone()).collect();
-                when.push(Condition {
-                    parameter: controller.parameter,
-                    values,
-                });
+                when.push(Condition { parameter: controller.parameter, values });
             }
             dimensions.push(Dimension {
                 parameter,
-                distribution: Distribution::Categorical {
-                    values,
-                    probabilities: None,
-                },
+                distribution: Distribution::Categorical { values, probabilities: None },
                 when,
             });
         }
@@ -403,9 +296,7 @@ fn any_space() -> impl Strategy<Value = Space> {
 fn brute_force(space: &Space) -> HashSet<String> {
     let mut all = vec![Hyperparameters::new()];
     for dimension in &space.dimensions {
-        let Distribution::Categorical { values, .. } = &dimension.distribution else {
-            panic!("not listed")
-        };
+        let Distribution::Categorical { values, .. } = &dimension.distribution else { panic!("not listed") };
         all = all
             .iter()
             .flat_map(|point| {
@@ -423,10 +314,7 @@ fn brute_force(space: &Space) -> HashSet<String> {
             let Some(condition) = dimension.when.first() else {
                 return true;
             };
-            if !point
-                .get(condition.parameter)
-                .is_some_and(|value| condition.values.contains(value))
-            {
+            if !point.get(condition.parameter).is_some_and(|value| condition.values.contains(value)) {
                 return false;
             }
             parameter = Some(condition.parameter);

@@ -1,1 +1,5 @@
 //! Fitting Room's worker: an agent that pulls trials, and the engine that trains them.
+
+pub mod train;
+pub mod train_command;
+pub mod trainer;

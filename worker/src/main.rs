@@ -1,2 +1,63 @@
-//! Stub.
-fn main() {}
+//! `fittingroom-worker`: parses the command line and calls the library; nothing else.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fittingroom_worker::train_command::{self, TrainArgs};
+use fittingroom_worker::trainer::{self, TrainerArgs};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Fitting Room's worker: trains the trials of a coordinator, or a single one.
+#[derive(Debug, Parser)]
+#[command(name = "fittingroom-worker", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train one trial, without a coordinator
+    Train(TrainArgs),
+    /// Train what an agent asks for on standard input
+    #[command(hide = true)]
+    Trainer(TrainerArgs),
+}
+
+fn main() -> ExitCode {
+    train_on_one_thread();
+    match Cli::parse().command {
+        Command::Train(args) => match train_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, error.exit_code()),
+        },
+        Command::Trainer(args) => match args.device.open() {
+            Ok(opened) => {
+                let stdin = io::BufReader::new(io::stdin());
+                match trainer::run(stdin, io::stdout(), &opened, || std::process::exit(0)) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => fail(&error, 1),
+                }
+            }
+            Err(error) => fail(&error, 1),
+        },
+    }
+}
+
+/// Keeps candle from spreading small operations over all cores: each slot has a core of its own,
+/// and threads that wait for one another are slower than one that does not.
+fn train_on_one_thread() {
+    for name in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        // SAFETY: this is the first thing that the process does; there is no other thread yet that
+        // could read the environment.
+        unsafe { std::env::set_var(name, "1") };
+    }
+}
+
+fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(code)
+}

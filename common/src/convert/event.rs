@@ -10,11 +10,7 @@ use crate::work::Holder;
 
 impl From<&Holder> for pb::Holder {
     fn from(it: &Holder) -> Self {
-        Self {
-            worker_id: it.worker.to_wire(),
-            worker_name: it.name.to_string(),
-            slot: it.slot.get(),
-        }
+        Self { worker_id: it.worker.to_wire(), worker_name: it.name.to_string(), slot: it.slot.get() }
     }
 }
 
@@ -59,17 +55,14 @@ impl From<&Event> for pb::Event {
         use pb::event::Kind;
         let kind = match &it.fact {
             Fact::SearchCreated(created) => Kind::SearchCreated(created.as_ref().into()),
-            Fact::TrialPlanned {
-                trial,
-                replicate,
-                hyperparameters,
-                seeds,
-            } => Kind::TrialPlanned(pb::TrialPlanned {
-                trial: trial.get(),
-                replicate: *replicate,
-                hyperparameters: Some(hyperparameters.into()),
-                seeds: Some((*seeds).into()),
-            }),
+            Fact::TrialPlanned { trial, replicate, hyperparameters, seeds } => {
+                Kind::TrialPlanned(pb::TrialPlanned {
+                    trial: trial.get(),
+                    replicate: *replicate,
+                    hyperparameters: Some(hyperparameters.into()),
+                    seeds: Some((*seeds).into()),
+                })
+            }
             Fact::AttemptStarted { attempt, holder } => Kind::AttemptStarted(pb::AttemptStarted {
                 attempt: Some((*attempt).into()),
                 holder: Some(holder.into()),
@@ -86,13 +79,12 @@ impl From<&Event> for pb::Event {
                 attempt: Some((*attempt).into()),
                 failure: Some(failure.into()),
             }),
-            Fact::AttemptReleased { attempt } => Kind::AttemptReleased(pb::AttemptReleased {
-                attempt: Some((*attempt).into()),
-            }),
-            Fact::TrialFailed { trial, failure } => Kind::TrialFailed(pb::TrialFailed {
-                trial: trial.get(),
-                failure: Some(failure.into()),
-            }),
+            Fact::AttemptReleased { attempt } => {
+                Kind::AttemptReleased(pb::AttemptReleased { attempt: Some((*attempt).into()) })
+            }
+            Fact::TrialFailed { trial, failure } => {
+                Kind::TrialFailed(pb::TrialFailed { trial: trial.get(), failure: Some(failure.into()) })
+            }
             Fact::TrialCancelled { trial } => Kind::TrialCancelled(pb::TrialCancelled { trial: trial.get() }),
             Fact::EvaluationStarted { attempt, holder } => Kind::EvaluationStarted(pb::EvaluationStarted {
                 attempt: Some((*attempt).into()),
@@ -102,25 +94,19 @@ impl From<&Event> for pb::Event {
                 attempt: Some((*attempt).into()),
                 failure: Some(failure.into()),
             }),
-            Fact::BestEvaluated { trial, test } => Kind::BestEvaluated(pb::BestEvaluated {
-                trial: trial.get(),
-                test: Some((*test).into()),
-            }),
+            Fact::BestEvaluated { trial, test } => {
+                Kind::BestEvaluated(pb::BestEvaluated { trial: trial.get(), test: Some((*test).into()) })
+            }
             Fact::SearchPaused => Kind::SearchPaused(pb::SearchPaused {}),
             Fact::SearchResumed => Kind::SearchResumed(pb::SearchResumed {}),
-            Fact::SearchStopping { reason } => Kind::SearchStopping(pb::SearchStopping {
-                reason: reason.clone(),
-            }),
+            Fact::SearchStopping { reason } => {
+                Kind::SearchStopping(pb::SearchStopping { reason: reason.clone() })
+            }
             Fact::SearchCancelled => Kind::SearchCancelled(pb::SearchCancelled {}),
             Fact::SearchCompleted => Kind::SearchCompleted(pb::SearchCompleted {}),
-            Fact::SearchFailed { reason } => Kind::SearchFailed(pb::SearchFailed {
-                reason: reason.clone(),
-            }),
+            Fact::SearchFailed { reason } => Kind::SearchFailed(pb::SearchFailed { reason: reason.clone() }),
         };
-        Self {
-            at_ms: it.at.as_millis(),
-            kind: Some(kind),
-        }
+        Self { at_ms: it.at.as_millis(), kind: Some(kind) }
     }
 }
 
@@ -140,10 +126,9 @@ impl TryFrom<pb::Event> for Event {
                 hyperparameters: required("hyperparameters", it.hyperparameters)?.try_into()?,
                 seeds: required("seeds", it.seeds)?.into(),
             },
-            Kind::AttemptStarted(it) => Fact::AttemptStarted {
-                attempt: attempt(it.attempt)?,
-                holder: holder(it.holder)?,
-            },
+            Kind::AttemptStarted(it) => {
+                Fact::AttemptStarted { attempt: attempt(it.attempt)?, holder: holder(it.holder)? }
+            }
             Kind::EpochReported(it) => Fact::EpochReported {
                 attempt: attempt(it.attempt)?,
                 report: required("report", it.report)?.try_into()?,
@@ -152,28 +137,20 @@ impl TryFrom<pb::Event> for Event {
                 attempt: attempt(it.attempt)?,
                 model: ArtifactHash::from_wire_optional(&it.model_hash)?,
             },
-            Kind::AttemptFailed(it) => Fact::AttemptFailed {
-                attempt: attempt(it.attempt)?,
-                failure: failure(it.failure)?,
-            },
-            Kind::AttemptReleased(it) => Fact::AttemptReleased {
-                attempt: attempt(it.attempt)?,
-            },
-            Kind::TrialFailed(it) => Fact::TrialFailed {
-                trial: TrialId::new(it.trial),
-                failure: failure(it.failure)?,
-            },
-            Kind::TrialCancelled(it) => Fact::TrialCancelled {
-                trial: TrialId::new(it.trial),
-            },
-            Kind::EvaluationStarted(it) => Fact::EvaluationStarted {
-                attempt: attempt(it.attempt)?,
-                holder: holder(it.holder)?,
-            },
-            Kind::EvaluationFailed(it) => Fact::EvaluationFailed {
-                attempt: attempt(it.attempt)?,
-                failure: failure(it.failure)?,
-            },
+            Kind::AttemptFailed(it) => {
+                Fact::AttemptFailed { attempt: attempt(it.attempt)?, failure: failure(it.failure)? }
+            }
+            Kind::AttemptReleased(it) => Fact::AttemptReleased { attempt: attempt(it.attempt)? },
+            Kind::TrialFailed(it) => {
+                Fact::TrialFailed { trial: TrialId::new(it.trial), failure: failure(it.failure)? }
+            }
+            Kind::TrialCancelled(it) => Fact::TrialCancelled { trial: TrialId::new(it.trial) },
+            Kind::EvaluationStarted(it) => {
+                Fact::EvaluationStarted { attempt: attempt(it.attempt)?, holder: holder(it.holder)? }
+            }
+            Kind::EvaluationFailed(it) => {
+                Fact::EvaluationFailed { attempt: attempt(it.attempt)?, failure: failure(it.failure)? }
+            }
             Kind::BestEvaluated(it) => Fact::BestEvaluated {
                 trial: TrialId::new(it.trial),
                 test: required("test", it.test)?.try_into()?,
@@ -185,9 +162,6 @@ impl TryFrom<pb::Event> for Event {
             Kind::SearchCompleted(_) => Fact::SearchCompleted,
             Kind::SearchFailed(it) => Fact::SearchFailed { reason: it.reason },
         };
-        Ok(Self {
-            at: Timestamp::from_millis(it.at_ms),
-            fact,
-        })
+        Ok(Self { at: Timestamp::from_millis(it.at_ms), fact })
     }
 }

@@ -85,11 +85,7 @@ impl From<&prost::DecodeError> for DecodeError {
 
 /// The bytes of a field that must have exactly `N`.
 pub(crate) fn exactly<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::Length {
-        field,
-        found: bytes.len(),
-        needed: N,
-    })
+    bytes.try_into().map_err(|_| DecodeError::Length { field, found: bytes.len(), needed: N })
 }
 
 /// The value of a field that must be there.

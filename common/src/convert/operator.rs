@@ -19,16 +19,8 @@ impl TryFrom<pb::LaunchRequest> for Launch {
     type Error = DecodeError;
 
     fn try_from(it: pb::LaunchRequest) -> Result<Self, DecodeError> {
-        let name = if it.name.is_empty() {
-            None
-        } else {
-            Some(it.name.parse()?)
-        };
-        Ok(Self {
-            name,
-            spec: required("launch.spec", it.spec)?.try_into()?,
-            dataset: it.dataset.parse()?,
-        })
+        let name = if it.name.is_empty() { None } else { Some(it.name.parse()?) };
+        Ok(Self { name, spec: required("launch.spec", it.spec)?.try_into()?, dataset: it.dataset.parse()? })
     }
 }
 
@@ -59,10 +51,7 @@ impl TryFrom<pb::Action> for Action {
 
 impl From<AddDataset> for pb::AddDatasetRequest {
     fn from(it: AddDataset) -> Self {
-        Self {
-            name: it.name.to_string(),
-            files: it.files.map(ArtifactHash::to_wire).to_vec(),
-        }
+        Self { name: it.name.to_string(), files: it.files.map(ArtifactHash::to_wire).to_vec() }
     }
 }
 
@@ -72,17 +61,10 @@ impl TryFrom<pb::AddDatasetRequest> for AddDataset {
     fn try_from(it: pb::AddDatasetRequest) -> Result<Self, DecodeError> {
         let name: Name = it.name.parse()?;
         let [a, b, c, d] = it.files.as_slice() else {
-            return Err(DecodeError::Length {
-                field: "files",
-                found: it.files.len(),
-                needed: 4,
-            });
+            return Err(DecodeError::Length { field: "files", found: it.files.len(), needed: 4 });
         };
         let hash = |bytes: &[u8]| exactly("files", bytes).map(ArtifactHash::new);
-        Ok(Self {
-            name,
-            files: [hash(a)?, hash(b)?, hash(c)?, hash(d)?],
-        })
+        Ok(Self { name, files: [hash(a)?, hash(b)?, hash(c)?, hash(d)?] })
     }
 }
 
@@ -118,10 +100,7 @@ mod tests {
         for action in Action::ALL {
             assert_eq!(Action::try_from(pb::Action::from(action)), Ok(action));
         }
-        assert_eq!(
-            Action::try_from(pb::Action::Unspecified),
-            Err(DecodeError::Missing("action"))
-        );
+        assert_eq!(Action::try_from(pb::Action::Unspecified), Err(DecodeError::Missing("action")));
     }
 
     #[test]

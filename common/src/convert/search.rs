@@ -41,10 +41,7 @@ impl From<&Distribution> for pb::Distribution {
         use pb::distribution::Kind;
         let kind = match it {
             Distribution::Constant(value) => Kind::Constant(value.into()),
-            Distribution::Categorical {
-                values,
-                probabilities,
-            } => Kind::Categorical(pb::Categorical {
+            Distribution::Categorical { values, probabilities } => Kind::Categorical(pb::Categorical {
                 values: values.iter().map(Into::into).collect(),
                 probabilities: probabilities.clone().unwrap_or_default(),
             }),
@@ -52,22 +49,14 @@ impl From<&Distribution> for pb::Distribution {
                 Kind::IntUniform(pb::IntegerRange { min: *min, max: *max })
             }
             Distribution::Range { scale, min, max, q } => {
-                let range = pb::Range {
-                    min: *min,
-                    max: *max,
-                    q: *q,
-                };
+                let range = pb::Range { min: *min, max: *max, q: *q };
                 match scale {
                     Scale::Uniform => Kind::Uniform(range),
                     Scale::LogUniform => Kind::LogUniformValues(range),
                 }
             }
             Distribution::Normal { bell, mu, sigma, q } => {
-                let message = pb::Bell {
-                    mu: *mu,
-                    sigma: *sigma,
-                    q: *q,
-                };
+                let message = pb::Bell { mu: *mu, sigma: *sigma, q: *q };
                 match bell {
                     Bell::Normal => Kind::Normal(message),
                     Bell::LogNormal => Kind::LogNormal(message),
@@ -80,39 +69,22 @@ impl From<&Distribution> for pb::Distribution {
 
 fn values(parameter: Parameter, messages: &[pb::Value]) -> Result<Vec<Value>, DecodeError> {
     if messages.len() > MAX_VALUES {
-        return Err(DecodeError::TooMany {
-            field: "values",
-            found: messages.len(),
-            most: MAX_VALUES,
-        });
+        return Err(DecodeError::TooMany { field: "values", found: messages.len(), most: MAX_VALUES });
     }
     messages.iter().map(|value| value.decode(parameter)).collect()
 }
 
 fn distribution(parameter: Parameter, message: pb::Distribution) -> Result<Distribution, DecodeError> {
     use pb::distribution::Kind;
-    let range = |scale, it: pb::Range| Distribution::Range {
-        scale,
-        min: it.min,
-        max: it.max,
-        q: it.q,
-    };
-    let normal = |bell, it: pb::Bell| Distribution::Normal {
-        bell,
-        mu: it.mu,
-        sigma: it.sigma,
-        q: it.q,
-    };
+    let range = |scale, it: pb::Range| Distribution::Range { scale, min: it.min, max: it.max, q: it.q };
+    let normal = |bell, it: pb::Bell| Distribution::Normal { bell, mu: it.mu, sigma: it.sigma, q: it.q };
     Ok(match required("distribution.kind", message.kind)? {
         Kind::Constant(value) => Distribution::Constant(value.decode(parameter)?),
         Kind::Categorical(it) => Distribution::Categorical {
             values: values(parameter, &it.values)?,
             probabilities: (!it.probabilities.is_empty()).then_some(it.probabilities),
         },
-        Kind::IntUniform(it) => Distribution::IntUniform {
-            min: it.min,
-            max: it.max,
-        },
+        Kind::IntUniform(it) => Distribution::IntUniform { min: it.min, max: it.max },
         Kind::Uniform(it) => range(Scale::Uniform, it),
         Kind::LogUniformValues(it) => range(Scale::LogUniform, it),
         Kind::Normal(it) => normal(Bell::Normal, it),
@@ -140,27 +112,16 @@ impl TryFrom<pb::SpaceParameter> for Dimension {
     fn try_from(it: pb::SpaceParameter) -> Result<Self, DecodeError> {
         let parameter = Parameter::find(&it.name)?;
         if it.when.len() > CATALOGUE.len() {
-            return Err(DecodeError::TooMany {
-                field: "when",
-                found: it.when.len(),
-                most: CATALOGUE.len(),
-            });
+            return Err(DecodeError::TooMany { field: "when", found: it.when.len(), most: CATALOGUE.len() });
         }
         let condition = |condition: pb::Condition| {
             let parameter = Parameter::find(&condition.name)?;
-            Ok(Condition {
-                parameter,
-                values: values(parameter, &condition.values)?,
-            })
+            Ok(Condition { parameter, values: values(parameter, &condition.values)? })
         };
         Ok(Self {
             parameter,
             distribution: distribution(parameter, required("distribution", it.distribution)?)?,
-            when: it
-                .when
-                .into_iter()
-                .map(condition)
-                .collect::<Result<_, DecodeError>>()?,
+            when: it.when.into_iter().map(condition).collect::<Result<_, DecodeError>>()?,
         })
     }
 }
@@ -177,9 +138,7 @@ impl From<&SearchSpec> for pb::SearchSpec {
             replicates: it.replicates,
             max_attempts: it.max_attempts,
             max_failed_trials: it.max_failed_trials,
-            budget_ms: it
-                .budget
-                .map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX)),
+            budget_ms: it.budget.map(|budget| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX)),
             track_test: it.track_test,
             parameters: it.space.dimensions.iter().map(Into::into).collect(),
             points: it.points.iter().map(Into::into).collect(),
@@ -206,16 +165,8 @@ impl TryFrom<pb::SearchSpec> for SearchSpec {
             });
         }
         let (method, metric) = (it.method().try_into()?, it.metric().try_into()?);
-        let dimensions = it
-            .parameters
-            .into_iter()
-            .map(Dimension::try_from)
-            .collect::<Result<_, _>>()?;
-        let points = it
-            .points
-            .into_iter()
-            .map(Hyperparameters::try_from)
-            .collect::<Result<_, _>>()?;
+        let dimensions = it.parameters.into_iter().map(Dimension::try_from).collect::<Result<_, _>>()?;
+        let points = it.points.into_iter().map(Hyperparameters::try_from).collect::<Result<_, _>>()?;
         Ok(Self::new(SearchFields {
             name: None,
             description: it.description,

@@ -8,10 +8,7 @@ use crate::trial::{Failure, FailureReason, Finite, Metric, Report, Score, Seeds}
 
 impl From<Attempt> for pb::Attempt {
     fn from(it: Attempt) -> Self {
-        Self {
-            trial: it.trial.get(),
-            number: it.number.get(),
-        }
+        Self { trial: it.trial.get(), number: it.number.get() }
     }
 }
 
@@ -21,16 +18,9 @@ impl TryFrom<pb::Attempt> for Attempt {
     fn try_from(it: pb::Attempt) -> Result<Self, DecodeError> {
         if it.number == 0 {
             let value = it.number.to_string();
-            return Err(DecodeError::Outside {
-                field: "attempt.number",
-                value,
-                allowed: "numbers from 1",
-            });
+            return Err(DecodeError::Outside { field: "attempt.number", value, allowed: "numbers from 1" });
         }
-        Ok(Self {
-            trial: TrialId::new(it.trial),
-            number: AttemptNumber::new(it.number),
-        })
+        Ok(Self { trial: TrialId::new(it.trial), number: AttemptNumber::new(it.number) })
     }
 }
 
@@ -59,11 +49,7 @@ impl ArtifactHash {
 
     /// The hash that 32 bytes are, or `None` if there are no bytes at all.
     pub fn from_wire_optional(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
-        if bytes.is_empty() {
-            Ok(None)
-        } else {
-            Self::from_wire(bytes).map(Some)
-        }
+        if bytes.is_empty() { Ok(None) } else { Self::from_wire(bytes).map(Some) }
     }
 }
 
@@ -75,9 +61,7 @@ impl From<&Value> for pb::Value {
             Value::Number(number) => Kind::Number(*number),
             Value::Integer(number) => Kind::Integer(*number),
             Value::Flag(flag) => Kind::Flag(*flag),
-            Value::Sizes(sizes) => Kind::Sizes(pb::Sizes {
-                sizes: sizes.to_vec(),
-            }),
+            Value::Sizes(sizes) => Kind::Sizes(pb::Sizes { sizes: sizes.to_vec() }),
         };
         Self { kind: Some(kind) }
     }
@@ -118,11 +102,7 @@ impl TryFrom<pb::Hyperparameters> for Hyperparameters {
     fn try_from(it: pb::Hyperparameters) -> Result<Self, DecodeError> {
         if it.entries.len() > CATALOGUE.len() {
             let (found, most) = (it.entries.len(), CATALOGUE.len());
-            return Err(DecodeError::TooMany {
-                field: "hyperparameters.entries",
-                found,
-                most,
-            });
+            return Err(DecodeError::TooMany { field: "hyperparameters.entries", found, most });
         }
         let mut all = Self::new();
         for entry in it.entries {
@@ -136,10 +116,7 @@ impl TryFrom<pb::Hyperparameters> for Hyperparameters {
 
 impl From<Score> for pb::Score {
     fn from(it: Score) -> Self {
-        Self {
-            loss: it.loss.get(),
-            accuracy: it.accuracy.get(),
-        }
+        Self { loss: it.loss.get(), accuracy: it.accuracy.get() }
     }
 }
 
@@ -149,11 +126,7 @@ impl TryFrom<pb::Score> for Score {
     fn try_from(it: pb::Score) -> Result<Self, DecodeError> {
         if !(0.0..=1.0).contains(&it.accuracy) {
             let value = it.accuracy.to_string();
-            return Err(DecodeError::Outside {
-                field: "score.accuracy",
-                value,
-                allowed: "0 to 1",
-            });
+            return Err(DecodeError::Outside { field: "score.accuracy", value, allowed: "0 to 1" });
         }
         Ok(Self {
             loss: Finite::new(it.loss).ok_or(DecodeError::NotFinite("score.loss"))?,
@@ -187,11 +160,7 @@ impl TryFrom<pb::Report> for Report {
         };
         if it.epoch == 0 {
             let value = it.epoch.to_string();
-            return Err(DecodeError::Outside {
-                field: "report.epoch",
-                value,
-                allowed: "numbers from 1",
-            });
+            return Err(DecodeError::Outside { field: "report.epoch", value, allowed: "numbers from 1" });
         }
         Ok(Self {
             epoch: it.epoch,
@@ -219,10 +188,7 @@ impl From<FailureReason> for pb::FailureReason {
 
 impl From<&Failure> for pb::Failure {
     fn from(it: &Failure) -> Self {
-        Self {
-            reason: pb::FailureReason::from(it.reason).into(),
-            detail: it.detail.clone(),
-        }
+        Self { reason: pb::FailureReason::from(it.reason).into(), detail: it.detail.clone() }
     }
 }
 
@@ -230,10 +196,7 @@ impl TryFrom<pb::Failure> for Failure {
     type Error = DecodeError;
 
     fn try_from(it: pb::Failure) -> Result<Self, DecodeError> {
-        let unknown = DecodeError::UnknownEnum {
-            field: "failure.reason",
-            value: it.reason,
-        };
+        let unknown = DecodeError::UnknownEnum { field: "failure.reason", value: it.reason };
         let reason = match it.reason() {
             pb::FailureReason::Unspecified => return Err(unknown),
             pb::FailureReason::Diverged => FailureReason::Diverged,
@@ -249,21 +212,13 @@ impl TryFrom<pb::Failure> for Failure {
 
 impl From<Seeds> for pb::Seeds {
     fn from(it: Seeds) -> Self {
-        Self {
-            split: it.split,
-            order: it.order,
-            trial: it.trial,
-        }
+        Self { split: it.split, order: it.order, trial: it.trial }
     }
 }
 
 impl From<pb::Seeds> for Seeds {
     fn from(it: pb::Seeds) -> Self {
-        Self {
-            split: it.split,
-            order: it.order,
-            trial: it.trial,
-        }
+        Self { split: it.split, order: it.order, trial: it.trial }
     }
 }
 

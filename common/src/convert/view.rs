@@ -118,14 +118,7 @@ impl TryFrom<pb::SearchSummary> for SearchSummary {
             cancelled: it.cancelled,
         };
         // So that whoever adds them up cannot overflow.
-        for count in [
-            it.waiting,
-            it.running,
-            it.complete,
-            it.pruned,
-            it.failed,
-            it.cancelled,
-        ] {
+        for count in [it.waiting, it.running, it.complete, it.pruned, it.failed, it.cancelled] {
             if count > it.trial_count {
                 return Err(DecodeError::Outside {
                     field: "search.trials by state",
@@ -189,16 +182,9 @@ impl TryFrom<pb::TrialRow> for TrialRow {
 
     fn try_from(it: pb::TrialRow) -> Result<Self, DecodeError> {
         let state = it.state().try_into()?;
-        let place = if it.worker.is_empty() {
-            None
-        } else {
-            Some(place(&it.worker, it.slot)?)
-        };
-        let progress = Progress {
-            epoch: it.progress_epoch,
-            step: it.progress_step,
-            steps: it.progress_steps,
-        };
+        let place = if it.worker.is_empty() { None } else { Some(place(&it.worker, it.slot)?) };
+        let progress =
+            Progress { epoch: it.progress_epoch, step: it.progress_step, steps: it.progress_steps };
         Ok(Self {
             trial: TrialId::new(it.trial),
             rank: (it.rank != 0).then_some(it.rank),
@@ -268,11 +254,7 @@ impl TryFrom<pb::TrialHistory> for TrialHistory {
             row: required("history.row", it.row)?.try_into()?,
             seeds: required("history.seeds", it.seeds)?.into(),
             replicate: it.replicate,
-            attempts: it
-                .attempts
-                .into_iter()
-                .map(AttemptHistory::try_from)
-                .collect::<Result<_, _>>()?,
+            attempts: it.attempts.into_iter().map(AttemptHistory::try_from).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -300,11 +282,7 @@ impl TryFrom<pb::AttemptHistory> for AttemptHistory {
             place: place(&it.worker, it.slot)?,
             started: Timestamp::from_millis(it.started_ms),
             ended: happened(it.ended_ms),
-            epochs: it
-                .epochs
-                .into_iter()
-                .map(Report::try_from)
-                .collect::<Result<_, _>>()?,
+            epochs: it.epochs.into_iter().map(Report::try_from).collect::<Result<_, _>>()?,
             failure: it.failure.map(Failure::try_from).transpose()?,
         })
     }
@@ -312,11 +290,7 @@ impl TryFrom<pb::AttemptHistory> for AttemptHistory {
 
 impl From<EpochRow> for pb::EpochRow {
     fn from(it: EpochRow) -> Self {
-        Self {
-            trial: it.trial.get(),
-            attempt: it.attempt.get(),
-            report: Some(it.report.into()),
-        }
+        Self { trial: it.trial.get(), attempt: it.attempt.get(), report: Some(it.report.into()) }
     }
 }
 
@@ -403,10 +377,7 @@ mod tests {
     use crate::trial::{FailureReason, Finite, Metric, Seeds};
 
     fn score(loss: f64, accuracy: f64) -> Score {
-        Score {
-            loss: Finite::new(loss).expect("finite"),
-            accuracy: Finite::new(accuracy).expect("finite"),
-        }
+        Score { loss: Finite::new(loss).expect("finite"), accuracy: Finite::new(accuracy).expect("finite") }
     }
 
     fn report() -> Report {
@@ -432,11 +403,7 @@ mod tests {
             failure: Some(Failure::new(FailureReason::Diverged, "the loss became NaN")),
             test: Some(score(0.3, 0.9)),
             epochs: 10,
-            progress: Some(Progress {
-                epoch: 4,
-                step: 0,
-                steps: 422,
-            }),
+            progress: Some(Progress { epoch: 4, step: 0, steps: 422 }),
         }
     }
 
@@ -448,12 +415,7 @@ mod tests {
             method: Method::Points,
             dataset: Name::sanitised("fashion-mnist"),
             trial_count: 10,
-            counts: TrialCounts {
-                waiting: 1,
-                running: 2,
-                complete: 3,
-                ..TrialCounts::default()
-            },
+            counts: TrialCounts { waiting: 1, running: 2, complete: 3, ..TrialCounts::default() },
             created: Timestamp::from_millis(1_000),
             ended: None,
             best: Some(row()),

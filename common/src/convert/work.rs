@@ -25,11 +25,7 @@ fn within(
     bounds: std::ops::RangeInclusive<u64>,
     allowed: &'static str,
 ) -> Result<usize, DecodeError> {
-    let outside = || DecodeError::Outside {
-        field,
-        value: value.to_string(),
-        allowed,
-    };
+    let outside = || DecodeError::Outside { field, value: value.to_string(), allowed };
     if !bounds.contains(&value) {
         return Err(outside());
     }
@@ -80,10 +76,7 @@ impl TryFrom<pb::RegisterRequest> for WorkerInfo {
 impl SearchAttempt {
     /// The attempt that the two fields of a request name.
     pub fn from_wire(search: u64, attempt: Option<pb::Attempt>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            search: SearchId::new(search),
-            attempt: Attempt::try_from(required("attempt", attempt)?)?,
-        })
+        Ok(Self { search: SearchId::new(search), attempt: Attempt::try_from(required("attempt", attempt)?)? })
     }
 }
 
@@ -112,18 +105,8 @@ impl TryFrom<pb::Dataset> for Manifest {
         let shape = Shape {
             height: within("dataset.height", it.height.into(), 1..=SIDE, "1 to 1024")?,
             width: within("dataset.width", it.width.into(), 1..=SIDE, "1 to 1024")?,
-            classes: within(
-                "dataset.classes",
-                it.classes.into(),
-                2..=MAX_CLASSES.into(),
-                "2 to 256",
-            )?,
-            train_images: within(
-                "dataset.train_images",
-                it.train_images,
-                images.clone(),
-                "1 to 2^32 - 1",
-            )?,
+            classes: within("dataset.classes", it.classes.into(), 2..=MAX_CLASSES.into(), "2 to 256")?,
+            train_images: within("dataset.train_images", it.train_images, images.clone(), "1 to 2^32 - 1")?,
             test_images: within("dataset.test_images", it.test_images, images, "1 to 2^32 - 1")?,
         };
         let wrong_number = DecodeError::Outside {
@@ -134,11 +117,7 @@ impl TryFrom<pb::Dataset> for Manifest {
         let files: [Vec<u8>; FileRole::ALL.len()] = it.files.try_into().map_err(|_| wrong_number)?;
         let [a, b, c, d] = &files;
         let hash = |bytes: &Vec<u8>| exactly("dataset.files", bytes).map(ArtifactHash::new);
-        Ok(Self {
-            name: it.name.parse()?,
-            shape,
-            files: [hash(a)?, hash(b)?, hash(c)?, hash(d)?],
-        })
+        Ok(Self { name: it.name.parse()?, shape, files: [hash(a)?, hash(b)?, hash(c)?, hash(d)?] })
     }
 }
 
@@ -170,18 +149,12 @@ impl TryFrom<pb::Assignment> for Assignment {
 impl From<&Work> for pb::assignment::Work {
     fn from(it: &Work) -> Self {
         match it {
-            Work::Train {
-                hyperparameters,
-                seeds,
-                track_test,
-            } => Self::Train(pb::TrainWork {
+            Work::Train { hyperparameters, seeds, track_test } => Self::Train(pb::TrainWork {
                 hyperparameters: Some(hyperparameters.into()),
                 seeds: Some((*seeds).into()),
                 track_test: *track_test,
             }),
-            Work::Evaluate { model } => Self::Evaluate(pb::EvaluateWork {
-                model_hash: model.to_wire(),
-            }),
+            Work::Evaluate { model } => Self::Evaluate(pb::EvaluateWork { model_hash: model.to_wire() }),
         }
     }
 }
@@ -204,20 +177,16 @@ impl TryFrom<pb::assignment::Work> for Work {
                     track_test: train.track_test,
                 })
             }
-            Wire::Evaluate(evaluate) => Ok(Self::Evaluate {
-                model: ArtifactHash::from_wire(&evaluate.model_hash)?,
-            }),
+            Wire::Evaluate(evaluate) => {
+                Ok(Self::Evaluate { model: ArtifactHash::from_wire(&evaluate.model_hash)? })
+            }
         }
     }
 }
 
 impl From<&Held> for pb::Held {
     fn from(it: &Held) -> Self {
-        let progress = it.progress.unwrap_or(Progress {
-            epoch: 0,
-            step: 0,
-            steps: 0,
-        });
+        let progress = it.progress.unwrap_or(Progress { epoch: 0, step: 0, steps: 0 });
         Self {
             search: it.id.search.get(),
             attempt: Some(it.id.attempt.into()),
@@ -232,11 +201,7 @@ impl TryFrom<pb::Held> for Held {
     type Error = DecodeError;
 
     fn try_from(it: pb::Held) -> Result<Self, DecodeError> {
-        let progress = Progress {
-            epoch: it.epoch,
-            step: it.step,
-            steps: it.steps,
-        };
+        let progress = Progress { epoch: it.epoch, step: it.step, steps: it.steps };
         Ok(Self {
             id: SearchAttempt::from_wire(it.search, it.attempt)?,
             progress: (it.epoch > 0).then_some(progress),
@@ -259,10 +224,9 @@ impl Directive {
         match pb::Directive::try_from(number) {
             Ok(pb::Directive::Continue) => Ok(Self::Continue),
             Ok(pb::Directive::Drop) => Ok(Self::Drop),
-            Ok(pb::Directive::Unspecified) | Err(_) => Err(DecodeError::UnknownEnum {
-                field: "directive",
-                value: number,
-            }),
+            Ok(pb::Directive::Unspecified) | Err(_) => {
+                Err(DecodeError::UnknownEnum { field: "directive", value: number })
+            }
         }
     }
 }
@@ -286,9 +250,9 @@ impl TryFrom<pb::complete_request::Outcome> for Outcome {
     fn try_from(it: pb::complete_request::Outcome) -> Result<Self, DecodeError> {
         use pb::complete_request::Outcome as Wire;
         match it {
-            Wire::Trained(trained) => Ok(Self::Trained {
-                model: ArtifactHash::from_wire_optional(&trained.model_hash)?,
-            }),
+            Wire::Trained(trained) => {
+                Ok(Self::Trained { model: ArtifactHash::from_wire_optional(&trained.model_hash)? })
+            }
             Wire::Evaluated(score) => Score::try_from(score).map(Self::Evaluated),
             Wire::Failed(failure) => Failure::try_from(failure).map(Self::Failed),
             Wire::Released(pb::Released {}) => Ok(Self::Released),
@@ -305,34 +269,20 @@ mod tests {
     fn attempt() -> SearchAttempt {
         SearchAttempt {
             search: SearchId::new(3),
-            attempt: Attempt {
-                trial: TrialId::new(12),
-                number: AttemptNumber::new(2),
-            },
+            attempt: Attempt { trial: TrialId::new(12), number: AttemptNumber::new(2) },
         }
     }
 
     fn manifest() -> Manifest {
         Manifest {
             name: Name::sanitised("fashion-mnist"),
-            shape: Shape {
-                height: 28,
-                width: 28,
-                classes: 10,
-                train_images: 60_000,
-                test_images: 10_000,
-            },
+            shape: Shape { height: 28, width: 28, classes: 10, train_images: 60_000, test_images: 10_000 },
             files: [b"a", b"b", b"c", b"d"].map(|bytes| ArtifactHash::of(bytes)),
         }
     }
 
     fn assignment(work: Work) -> Assignment {
-        Assignment {
-            id: attempt(),
-            search_name: Name::sanitised("quickstart"),
-            dataset: manifest(),
-            work,
-        }
+        Assignment { id: attempt(), search_name: Name::sanitised("quickstart"), dataset: manifest(), work }
     }
 
     fn training() -> Assignment {
@@ -356,47 +306,25 @@ mod tests {
     #[test]
     fn what_is_sent_is_what_arrives() {
         let info = worker();
-        assert_eq!(
-            WorkerInfo::try_from(pb::RegisterRequest::from(&info)),
-            Ok(info.clone())
-        );
-        for sent in [
-            training(),
-            assignment(Work::Evaluate {
-                model: ArtifactHash::of(b"model"),
-            }),
-        ] {
+        assert_eq!(WorkerInfo::try_from(pb::RegisterRequest::from(&info)), Ok(info.clone()));
+        for sent in [training(), assignment(Work::Evaluate { model: ArtifactHash::of(b"model") })] {
             assert_eq!(Assignment::try_from(pb::Assignment::from(&sent)), Ok(sent));
         }
-        let progress = Progress {
-            epoch: 2,
-            step: 7,
-            steps: 422,
-        };
+        let progress = Progress { epoch: 2, step: 7, steps: 422 };
         for progress in [None, Some(progress)] {
-            let held = Held {
-                id: attempt(),
-                progress,
-            };
+            let held = Held { id: attempt(), progress };
             assert_eq!(Held::try_from(pb::Held::from(&held)), Ok(held));
         }
         for directive in [Directive::Continue, Directive::Drop] {
-            assert_eq!(
-                Directive::from_wire(pb::Directive::from(directive).into()),
-                Ok(directive)
-            );
+            assert_eq!(Directive::from_wire(pb::Directive::from(directive).into()), Ok(directive));
         }
-        let score = Score {
-            loss: Finite::new(0.3).expect("finite"),
-            accuracy: Finite::new(0.9).expect("finite"),
-        };
+        let score =
+            Score { loss: Finite::new(0.3).expect("finite"), accuracy: Finite::new(0.9).expect("finite") };
         let failures =
             FailureReason::ALL.map(|reason| Outcome::Failed(Failure::new(reason, "what happened")));
         for outcome in [
             Outcome::Trained { model: None },
-            Outcome::Trained {
-                model: Some(ArtifactHash::of(b"model")),
-            },
+            Outcome::Trained { model: Some(ArtifactHash::of(b"model")) },
             Outcome::Evaluated(score),
             Outcome::Released,
         ]
@@ -413,22 +341,14 @@ mod tests {
         let changed = |change: fn(&mut pb::RegisterRequest)| {
             let mut wire = pb::RegisterRequest::from(&worker());
             change(&mut wire);
-            WorkerInfo::try_from(wire)
-                .expect_err("must be refused")
-                .to_string()
+            WorkerInfo::try_from(wire).expect_err("must be refused").to_string()
         };
         for (message, said) in [
             (changed(|it| it.worker_id.truncate(15)), "worker_id has 15 bytes"),
-            (
-                changed(|it| it.name = "a b".to_owned()),
-                "\"a b\" is not a usable",
-            ),
+            (changed(|it| it.name = "a b".to_owned()), "\"a b\" is not a usable"),
             (changed(|it| it.slots = 0), "slots cannot be 0"),
             (changed(|it| it.slots = 5000), "slots cannot be 5000"),
-            (
-                changed(|it| it.device = "x".repeat(201)),
-                "device cannot be 201 bytes",
-            ),
+            (changed(|it| it.device = "x".repeat(201)), "device cannot be 201 bytes"),
         ] {
             assert!(message.contains(said), "{message:?} does not say {said:?}");
         }
@@ -450,35 +370,18 @@ mod tests {
         let changed = |change: fn(&mut pb::Assignment)| {
             let mut wire = pb::Assignment::from(&training());
             change(&mut wire);
-            Assignment::try_from(wire)
-                .expect_err("must be refused")
-                .to_string()
+            Assignment::try_from(wire).expect_err("must be refused").to_string()
         };
         for (message, said) in [
             (changed(|it| it.attempt = None), "attempt is missing"),
             (changed(|it| it.work = None), "work is missing"),
             (changed(|it| it.search_name.clear()), "\"\" is not a usable name"),
             (changed(|it| dataset(it).height = 0), "dataset.height cannot be 0"),
-            (
-                changed(|it| dataset(it).width = 1025),
-                "dataset.width cannot be 1025",
-            ),
-            (
-                changed(|it| dataset(it).classes = 1),
-                "dataset.classes cannot be 1",
-            ),
-            (
-                changed(|it| dataset(it).train_images = 0),
-                "dataset.train_images cannot be 0",
-            ),
-            (
-                changed(|it| dataset(it).files.truncate(3)),
-                "dataset.files cannot be 3 hashes",
-            ),
-            (
-                changed(|it| dataset(it).files[1].truncate(31)),
-                "dataset.files has 31 bytes",
-            ),
+            (changed(|it| dataset(it).width = 1025), "dataset.width cannot be 1025"),
+            (changed(|it| dataset(it).classes = 1), "dataset.classes cannot be 1"),
+            (changed(|it| dataset(it).train_images = 0), "dataset.train_images cannot be 0"),
+            (changed(|it| dataset(it).files.truncate(3)), "dataset.files cannot be 3 hashes"),
+            (changed(|it| dataset(it).files[1].truncate(31)), "dataset.files has 31 bytes"),
             (
                 changed(|it| hyperparameters(it).retain(|entry| entry.name != "learning_rate")),
                 "learning_rate is missing",

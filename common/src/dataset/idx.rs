@@ -76,19 +76,12 @@ impl<'a> Idx<'a> {
             .chunks_exact(4)
             .map(|size| u32::from_be_bytes([size[0], size[1], size[2], size[3]]) as usize)
             .collect();
-        let claimed = dimensions
-            .iter()
-            .fold(1_u128, |product, &size| product.saturating_mul(size as u128));
+        let claimed = dimensions.iter().fold(1_u128, |product, &size| product.saturating_mul(size as u128));
         if (data.len() as u128) < claimed {
-            return Err(IdxError::Truncated {
-                found: data.len(),
-                claimed,
-            });
+            return Err(IdxError::Truncated { found: data.len(), claimed });
         }
         if (data.len() as u128) > claimed {
-            return Err(IdxError::Trailing {
-                extra: data.len() - claimed as usize,
-            });
+            return Err(IdxError::Trailing { extra: data.len() - claimed as usize });
         }
         Ok(Self { dimensions, data })
     }
@@ -104,10 +97,7 @@ impl<'a> Idx<'a> {
                     Err(IdxError::ImageSize { height, width })
                 }
             }
-            _ => Err(IdxError::Dimensions {
-                found: self.dimensions.len(),
-                needed: 3,
-            }),
+            _ => Err(IdxError::Dimensions { found: self.dimensions.len(), needed: 3 }),
         }
     }
 
@@ -115,10 +105,7 @@ impl<'a> Idx<'a> {
     pub fn labels(&self) -> Result<usize, IdxError> {
         match self.dimensions[..] {
             [count] => Ok(count),
-            _ => Err(IdxError::Dimensions {
-                found: self.dimensions.len(),
-                needed: 1,
-            }),
+            _ => Err(IdxError::Dimensions { found: self.dimensions.len(), needed: 1 }),
         }
     }
 }

@@ -65,10 +65,7 @@ impl KnownDataset {
     /// Checks the four unpacked files against what was published.
     pub fn check(&self, files: [&[u8]; 4]) -> Result<(), DatasetError> {
         for ((role, known), bytes) in FileRole::ALL.into_iter().zip(&self.files).zip(files) {
-            let found: String = Sha256::digest(bytes)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
+            let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             if found != known.sha256 {
                 return Err(DatasetError::Altered {
                     role,

@@ -30,12 +30,7 @@ pub enum FileRole {
 
 impl FileRole {
     /// The four files, in the order in which a [`Manifest`] lists them.
-    pub const ALL: [Self; 4] = [
-        Self::TrainImages,
-        Self::TrainLabels,
-        Self::TestImages,
-        Self::TestLabels,
-    ];
+    pub const ALL: [Self; 4] = [Self::TrainImages, Self::TrainLabels, Self::TestImages, Self::TestLabels];
 
     /// The name that MNIST gave to the file, and that Fashion-MNIST, KMNIST and others kept.
     pub const fn file_name(self) -> &'static str {
@@ -100,10 +95,7 @@ pub struct Dataset {
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// A file is not there.
-    #[error(
-        "{folder:?} has no {role}, packed (.gz) or not; a dataset is the four files {}",
-        all_names()
-    )]
+    #[error("{folder:?} has no {role}, packed (.gz) or not; a dataset is the four files {}", all_names())]
     Missing {
         /// The folder that was looked in.
         folder: PathBuf,
@@ -205,24 +197,14 @@ impl Dataset {
         let part = |images, labels, image_bytes, label_bytes| {
             let image_idx = parse(images, image_bytes)?;
             let label_idx = parse(labels, label_bytes)?;
-            let (count, height, width) = image_idx
-                .images()
-                .map_err(|source| DatasetError::Idx { role: images, source })?;
-            let label_count = label_idx
-                .labels()
-                .map_err(|source| DatasetError::Idx { role: labels, source })?;
+            let (count, height, width) =
+                image_idx.images().map_err(|source| DatasetError::Idx { role: images, source })?;
+            let label_count =
+                label_idx.labels().map_err(|source| DatasetError::Idx { role: labels, source })?;
             if count != label_count {
-                return Err(DatasetError::Unequal {
-                    images,
-                    image_count: count,
-                    labels,
-                    label_count,
-                });
+                return Err(DatasetError::Unequal { images, image_count: count, labels, label_count });
             }
-            let part = Part {
-                pixels: image_idx.data.to_vec(),
-                labels: label_idx.data.to_vec(),
-            };
+            let part = Part { pixels: image_idx.data.to_vec(), labels: label_idx.data.to_vec() };
             Ok((part, count, height, width))
         };
         let (train, train_count, height, width) = part(train_images, train_labels, files[0], files[1])?;
@@ -236,41 +218,22 @@ impl Dataset {
             });
         }
         let Some(&largest) = train.labels.iter().max() else {
-            return Err(DatasetError::TooSmall {
-                role: train_images,
-                problem: "no images",
-            });
+            return Err(DatasetError::TooSmall { role: train_images, problem: "no images" });
         };
         if largest == 0 {
-            return Err(DatasetError::TooSmall {
-                role: train_labels,
-                problem: "one class only",
-            });
+            return Err(DatasetError::TooSmall { role: train_labels, problem: "one class only" });
         }
         match test.labels.iter().max() {
             None => {
-                return Err(DatasetError::TooSmall {
-                    role: test_images,
-                    problem: "no images",
-                });
+                return Err(DatasetError::TooSmall { role: test_images, problem: "no images" });
             }
             Some(&label) if label > largest => {
-                return Err(DatasetError::UnknownClass {
-                    role: test_labels,
-                    label,
-                    largest,
-                });
+                return Err(DatasetError::UnknownClass { role: test_labels, label, largest });
             }
             Some(_) => {}
         }
         let classes = usize::from(largest) + 1;
-        let shape = Shape {
-            height,
-            width,
-            classes,
-            train_images: train_count,
-            test_images: test_count,
-        };
+        let shape = Shape { height, width, classes, train_images: train_count, test_images: test_count };
         Ok(Self { shape, train, test })
     }
 
@@ -291,10 +254,7 @@ pub fn read_folder(folder: &Path) -> Result<[Vec<u8>; 4], DatasetError> {
         } else if packed.is_file() {
             (packed, true)
         } else {
-            return Err(DatasetError::Missing {
-                folder: folder.to_owned(),
-                role,
-            });
+            return Err(DatasetError::Missing { folder: folder.to_owned(), role });
         };
         let bytes = std::fs::read(&path).and_then(|bytes| if is_packed { unpack(&bytes) } else { Ok(bytes) });
         bytes.map_err(|source| DatasetError::Read { path, source })
@@ -310,14 +270,9 @@ pub const MAX_FILE_BYTES: u64 = 4 << 30;
 pub fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(packed)
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)?;
+    flate2::read::MultiGzDecoder::new(packed).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            "more than 4 GiB when unpacked",
-        ));
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "more than 4 GiB when unpacked"));
     }
     Ok(bytes)
 }
@@ -352,12 +307,7 @@ mod tests {
     }
 
     fn tiny() -> [Vec<u8>; 4] {
-        [
-            idx(&[3, 2, 2], &[0; 12]),
-            idx(&[3], &[0, 1, 2]),
-            idx(&[1, 2, 2], &[9; 4]),
-            idx(&[1], &[1]),
-        ]
+        [idx(&[3, 2, 2], &[0; 12]), idx(&[3], &[0, 1, 2]), idx(&[1, 2, 2], &[9; 4]), idx(&[1], &[1])]
     }
 
     fn read(files: &[Vec<u8>; 4]) -> Result<Dataset, DatasetError> {
@@ -367,13 +317,7 @@ mod tests {
     #[test]
     fn sizes_and_classes_are_read_from_the_files() {
         let dataset = read(&tiny()).expect("good");
-        let expected = Shape {
-            height: 2,
-            width: 2,
-            classes: 3,
-            train_images: 3,
-            test_images: 1,
-        };
+        let expected = Shape { height: 2, width: 2, classes: 3, train_images: 3, test_images: 1 };
         assert_eq!(dataset.shape, expected);
         assert_eq!(dataset.test.pixels, [9; 4]);
     }
@@ -391,11 +335,7 @@ mod tests {
             (0, short, "ends after 11 of 12 bytes"),
             (0, idx(&[3], &[0; 3]), "train-images-idx3-ubyte"),
             (0, b"\x1f\x8b".to_vec(), "train-images-idx3-ubyte"),
-            (
-                0,
-                idx(&[u32::MAX, u32::MAX, u32::MAX], &[]),
-                "train-images-idx3-ubyte",
-            ),
+            (0, idx(&[u32::MAX, u32::MAX, u32::MAX], &[]), "train-images-idx3-ubyte"),
             (1, idx(&[2], &[0, 1]), "3 images"),
             (1, idx(&[3], &[0; 3]), "one class"),
             (2, idx(&[1, 2, 3], &[0; 6]), "2x3"),

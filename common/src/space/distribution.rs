@@ -79,11 +79,7 @@ impl Multiples {
         const EXACT: f64 = 9e15;
         let (first, last) = ((low / step - ROUNDING).ceil(), (high / step + ROUNDING).floor());
         let fits = step > 0.0 && first.abs() < EXACT && last.abs() < EXACT && first <= last;
-        fits.then_some(Self {
-            first: first as i64,
-            last: last as i64,
-            step,
-        })
+        fits.then_some(Self { first: first as i64, last: last as i64, step })
     }
 
     /// How many there are.
@@ -93,20 +89,12 @@ impl Multiples {
 
     /// The multiple at a place, counted from 0 at the smallest.
     pub fn at(self, index: u64) -> f64 {
-        multiple(
-            self.first.saturating_add_unsigned(index).min(self.last) as f64,
-            self.step,
-        )
+        multiple(self.first.saturating_add_unsigned(index).min(self.last) as f64, self.step)
     }
 
     /// The multiple nearest to a number.
     pub fn nearest(self, number: f64) -> f64 {
-        multiple(
-            (number / self.step)
-                .round()
-                .clamp(self.first as f64, self.last as f64),
-            self.step,
-        )
+        multiple((number / self.step).round().clamp(self.first as f64, self.last as f64), self.step)
     }
 }
 
@@ -123,46 +111,14 @@ impl Distribution {
             Self::Constant(_) => "constant",
             Self::Categorical { .. } => "categorical",
             Self::IntUniform { .. } => "int_uniform",
-            Self::Range {
-                scale: Scale::Uniform,
-                q: None,
-                ..
-            } => "uniform",
-            Self::Range {
-                scale: Scale::Uniform,
-                q: Some(_),
-                ..
-            } => "q_uniform",
-            Self::Range {
-                scale: Scale::LogUniform,
-                q: None,
-                ..
-            } => "log_uniform_values",
-            Self::Range {
-                scale: Scale::LogUniform,
-                q: Some(_),
-                ..
-            } => "q_log_uniform_values",
-            Self::Normal {
-                bell: Bell::Normal,
-                q: None,
-                ..
-            } => "normal",
-            Self::Normal {
-                bell: Bell::Normal,
-                q: Some(_),
-                ..
-            } => "q_normal",
-            Self::Normal {
-                bell: Bell::LogNormal,
-                q: None,
-                ..
-            } => "log_normal",
-            Self::Normal {
-                bell: Bell::LogNormal,
-                q: Some(_),
-                ..
-            } => "q_log_normal",
+            Self::Range { scale: Scale::Uniform, q: None, .. } => "uniform",
+            Self::Range { scale: Scale::Uniform, q: Some(_), .. } => "q_uniform",
+            Self::Range { scale: Scale::LogUniform, q: None, .. } => "log_uniform_values",
+            Self::Range { scale: Scale::LogUniform, q: Some(_), .. } => "q_log_uniform_values",
+            Self::Normal { bell: Bell::Normal, q: None, .. } => "normal",
+            Self::Normal { bell: Bell::Normal, q: Some(_), .. } => "q_normal",
+            Self::Normal { bell: Bell::LogNormal, q: None, .. } => "log_normal",
+            Self::Normal { bell: Bell::LogNormal, q: Some(_), .. } => "q_log_normal",
         }
     }
 
@@ -189,10 +145,7 @@ impl Distribution {
 
     /// The multiples that a [`Distribution::Range`] with a `q` draws from.
     pub fn multiples(&self) -> Option<Multiples> {
-        let Self::Range {
-            min, max, q: Some(q), ..
-        } = self
-        else {
+        let Self::Range { min, max, q: Some(q), .. } = self else {
             return None;
         };
         Multiples::within(*min, *max, *q)

@@ -46,11 +46,7 @@ pub(super) struct Complaint {
 
 impl Complaint {
     pub(super) fn new(place: Place, message: impl Into<String>) -> Self {
-        Self {
-            place,
-            message: message.into(),
-            help: None,
-        }
+        Self { place, message: message.into(), help: None }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -94,42 +90,23 @@ impl SpaceError {
 
     /// The message with its place before it, `file.yaml:3:7: message`, as editors understand it.
     pub fn located(&self) -> String {
-        format!(
-            "{}:{}:{}: {}",
-            self.text.name(),
-            self.line,
-            self.column,
-            self.message
-        )
+        format!("{}:{}:{}: {}", self.text.name(), self.line, self.column, self.message)
     }
 }
 
 /// The bytes of the text to mark.
 fn marked(text: &str, place: Place, length: usize) -> SourceSpan {
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(place.line - 1)
-        .map(str::len)
-        .sum();
+    let line_start: usize = text.split_inclusive('\n').take(place.line - 1).map(str::len).sum();
     let rest = text.get(line_start..).unwrap_or_default();
     let line = rest.lines().next().unwrap_or_default();
-    let bytes = |characters: usize| {
-        line.char_indices()
-            .nth(characters)
-            .map_or(line.len(), |(at, _)| at)
-    };
-    let (start, end) = (
-        bytes(place.column - 1),
-        bytes((place.column - 1).saturating_add(length)),
-    );
+    let bytes = |characters: usize| line.char_indices().nth(characters).map_or(line.len(), |(at, _)| at);
+    let (start, end) = (bytes(place.column - 1), bytes((place.column - 1).saturating_add(length)));
     (line_start + start, end - start).into()
 }
 
 impl Diagnostic for SpaceError {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help
-            .as_ref()
-            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

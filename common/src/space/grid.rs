@@ -93,10 +93,7 @@ enum Node {
     Even { depth: usize, rest: usize, size: u128 },
     /// A loop whose values lead to different rests: for each value the number of points up to and
     /// including it, and the rest.
-    Fork {
-        depth: usize,
-        branches: Vec<(u128, usize)>,
-    },
+    Fork { depth: usize, branches: Vec<(u128, usize)> },
 }
 
 impl Node {
@@ -125,11 +122,7 @@ impl Grid {
             known: HashMap::new(),
         };
         let root = builder.node(0, Alive::ALL)?;
-        Some(Self {
-            order: builder.order,
-            nodes: builder.nodes,
-            root,
-        })
+        Some(Self { order: builder.order, nodes: builder.nodes, root })
     }
 
     /// How many points there are. A number too large for its type stays at the largest.
@@ -163,10 +156,7 @@ impl Grid {
             };
             let dimension = &space.dimensions[self.order[depth]];
             point
-                .set(
-                    dimension.parameter,
-                    &dimension.distribution.value(dimension.parameter, index)?,
-                )
+                .set(dimension.parameter, &dimension.distribution.value(dimension.parameter, index)?)
                 .ok()?;
         }
     }
@@ -186,11 +176,7 @@ fn decided(space: &Space) -> Vec<Option<Vec<Alive>>> {
             .collect()
     };
     (0..space.dimensions.len())
-        .map(|position| {
-            decides(space.dimensions[position].parameter)
-                .then(|| leaves(position))
-                .flatten()
-        })
+        .map(|position| decides(space.dimensions[position].parameter).then(|| leaves(position)).flatten())
         .collect()
 }
 

@@ -231,15 +231,12 @@ pub struct Condition {
 impl Space {
     /// The place of a hyperparameter in [`Space::dimensions`].
     pub fn position(&self, parameter: Parameter) -> Option<usize> {
-        self.dimensions
-            .iter()
-            .position(|dimension| dimension.parameter == parameter)
+        self.dimensions.iter().position(|dimension| dimension.parameter == parameter)
     }
 
     /// What is said of a hyperparameter.
     pub fn find(&self, parameter: Parameter) -> Option<&Dimension> {
-        self.position(parameter)
-            .map(|position| &self.dimensions[position])
+        self.position(parameter).map(|position| &self.dimensions[position])
     }
 
     /// Gives every value the kind that its hyperparameter takes, so that 1 and 1.0 are the same
@@ -250,12 +247,7 @@ impl Space {
                 *value = settled;
             }
         };
-        for Dimension {
-            parameter,
-            distribution,
-            when,
-        } in &mut self.dimensions
-        {
+        for Dimension { parameter, distribution, when } in &mut self.dimensions {
             match distribution {
                 Distribution::Constant(value) => settle(*parameter, value),
                 Distribution::Categorical { values, .. } => {
@@ -273,17 +265,13 @@ impl Space {
 
     /// Whether the space has a finite number of points.
     pub fn is_finite(&self) -> bool {
-        self.dimensions
-            .iter()
-            .all(|dimension| dimension.distribution.size().is_some())
+        self.dimensions.iter().all(|dimension| dimension.distribution.size().is_some())
     }
 
     /// Whether the space has a finite number of points and no distribution prefers some to others,
     /// so that points can be drawn without drawing any of them twice.
     pub fn is_evenly_finite(&self) -> bool {
-        self.dimensions
-            .iter()
-            .all(|dimension| dimension.distribution.is_even())
+        self.dimensions.iter().all(|dimension| dimension.distribution.is_even())
     }
 }
 
@@ -296,53 +284,27 @@ mod tests {
     }
 
     fn one(name: &str, distribution: Distribution) -> SearchFields {
-        let dimension = Dimension {
-            parameter: parameter(name),
-            distribution,
-            when: Vec::new(),
-        };
-        SearchFields {
-            space: Space {
-                dimensions: vec![dimension],
-            },
-            ..SearchFields::default()
-        }
+        let dimension = Dimension { parameter: parameter(name), distribution, when: Vec::new() };
+        SearchFields { space: Space { dimensions: vec![dimension] }, ..SearchFields::default() }
     }
 
     #[test]
     fn fields_that_came_without_a_file_keep_the_same_rules() {
-        let listed = |values: Vec<Value>| Distribution::Categorical {
-            values,
-            probabilities: None,
-        };
+        let listed = |values: Vec<Value>| Distribution::Categorical { values, probabilities: None };
         let mut twice = one("dropout", listed(vec![Value::Number(0.1)]));
         twice.space.dimensions.push(twice.space.dimensions[0].clone());
-        let uniform = Distribution::Range {
-            scale: Scale::Uniform,
-            min: 0.0,
-            max: f64::NAN,
-            q: None,
-        };
+        let uniform = Distribution::Range { scale: Scale::Uniform, min: 0.0, max: f64::NAN, q: None };
         for (fields, said) in [
+            (SearchFields::default(), "parameters: the search has no parameters"),
             (
-                SearchFields::default(),
-                "parameters: the search has no parameters",
-            ),
-            (
-                SearchFields {
-                    run_cap: Some(0),
-                    ..one("epochs", listed(vec![]))
-                },
+                SearchFields { run_cap: Some(0), ..one("epochs", listed(vec![])) },
                 "run_cap: this must be at least 1",
             ),
             (
                 one("epochs", listed(vec![Value::Integer(0)])),
                 "parameters.epochs.values[0]: epochs cannot be 0",
             ),
-            (
-                one("dropout", uniform),
-                "parameters.dropout.max: NaN is not a finite number",
-            ),
+            (one("dropout", uniform), "parameters.dropout.max: NaN is not a finite number"),
             (twice, "parameters.dropout: dropout is given twice"),
         ] {
             let error = SearchSpec::new(fields).expect_err(said).to_string();
@@ -353,20 +315,11 @@ mod tests {
     #[test]
     fn whole_numbers_are_numbers_where_numbers_are_taken() {
         let values = vec![Value::Integer(0), Value::Number(0.5)];
-        let spec = SearchSpec::new(one(
-            "dropout",
-            Distribution::Categorical {
-                values,
-                probabilities: None,
-            },
-        ));
+        let spec = SearchSpec::new(one("dropout", Distribution::Categorical { values, probabilities: None }));
         let expected = vec![Value::Number(0.0), Value::Number(0.5)];
         assert_eq!(
             spec.expect("good").space.dimensions[0].distribution,
-            Distribution::Categorical {
-                values: expected,
-                probabilities: None
-            }
+            Distribution::Categorical { values: expected, probabilities: None }
         );
     }
 
@@ -374,33 +327,18 @@ mod tests {
     fn conditions_that_make_too_many_combinations_are_refused() {
         // Two with many values each, and each decides over others by the digits of its value.
         let numbers = |chosen: &dyn Fn(i64) -> bool| {
-            (1..=1_000)
-                .filter(|number| chosen(*number))
-                .map(Value::Integer)
-                .collect::<Vec<_>>()
+            (1..=1_000).filter(|number| chosen(*number)).map(Value::Integer).collect::<Vec<_>>()
         };
-        let everything = || Distribution::Categorical {
-            values: numbers(&|_| true),
-            probabilities: None,
-        };
+        let everything = || Distribution::Categorical { values: numbers(&|_| true), probabilities: None };
         let controllers = ["epochs", "batch_size"].map(parameter);
         let mut fields = one("epochs", everything());
-        fields
-            .space
-            .dimensions
-            .extend(one("batch_size", everything()).space.dimensions);
-        for (index, other) in Parameter::all()
-            .filter(|other| !controllers.contains(other))
-            .enumerate()
-        {
+        fields.space.dimensions.extend(one("batch_size", everything()).space.dimensions);
+        for (index, other) in Parameter::all().filter(|other| !controllers.contains(other)).enumerate() {
             let values = numbers(&|number| number >> (index / 2) & 1 == 1);
             fields.space.dimensions.push(Dimension {
                 parameter: other,
                 distribution: Distribution::Constant(other.default_value()),
-                when: vec![Condition {
-                    parameter: controllers[index % 2],
-                    values,
-                }],
+                when: vec![Condition { parameter: controllers[index % 2], values }],
             });
         }
         let error = SearchSpec::new(fields).expect_err("too many");

@@ -10,11 +10,8 @@ pub(super) fn remarks_on(spec: &SearchSpec) -> Vec<(Path, String)> {
     remarks.extend(cap(spec));
     match spec.method {
         Method::Grid | Method::Random => {
-            let without_effect = spec
-                .space
-                .dimensions
-                .iter()
-                .filter_map(|dimension| idle(spec, dimension.parameter));
+            let without_effect =
+                spec.space.dimensions.iter().filter_map(|dimension| idle(spec, dimension.parameter));
             remarks.extend(without_effect);
         }
         Method::Points => remarks.extend(idle_in_points(spec)),
@@ -37,10 +34,9 @@ fn cap(spec: &SearchSpec) -> Option<(Path, String)> {
         Method::Grid | Method::Points if cap < trials => {
             Some((path, format!("only the first {cap} of {trials} trials will run")))
         }
-        Method::Random if cap > trials => Some((
-            path,
-            format!("there are only {trials} different trials; each will run once"),
-        )),
+        Method::Random if cap > trials => {
+            Some((path, format!("there are only {trials} different trials; each will run once")))
+        }
         Method::Grid | Method::Points | Method::Random => None,
     }
 }
@@ -53,11 +49,8 @@ fn idle(spec: &SearchSpec, parameter: Parameter) -> Option<(Path, String)> {
     let controller = Parameter::find(controller).ok()?;
     let is_used = |value: &Value| matches!(value, Value::Choice(word) if used.contains(word));
     let (possible, is_default) = possible_values(space, controller, dimension.when.as_slice())?;
-    let idle: Vec<String> = possible
-        .iter()
-        .filter(|value| !is_used(value))
-        .map(ToString::to_string)
-        .collect();
+    let idle: Vec<String> =
+        possible.iter().filter(|value| !is_used(value)).map(ToString::to_string).collect();
     if idle.is_empty() {
         return None;
     }
@@ -68,20 +61,14 @@ fn idle(spec: &SearchSpec, parameter: Parameter) -> Option<(Path, String)> {
         let default = if is_default { " (its default)" } else { "" };
         return Some((
             path,
-            format!(
-                "{name} has no effect: {controller_name} is {}{default}",
-                idle.join(" or ")
-            ),
+            format!("{name} has no effect: {controller_name} is {}{default}", idle.join(" or ")),
         ));
     }
     if matches!(dimension.distribution, Distribution::Constant(_)) {
         return None;
     }
-    let wanted = used
-        .iter()
-        .filter(|word| possible.contains(&Value::Choice(word)))
-        .copied()
-        .collect::<Vec<_>>();
+    let wanted =
+        used.iter().filter(|word| possible.contains(&Value::Choice(word))).copied().collect::<Vec<_>>();
     let advice = match wanted.as_slice() {
         [one] => format!("add `when: {{{controller_name}: {one}}}`"),
         more => format!("add `when: {{{controller_name}: [{}]}}`", more.join(", ")),
@@ -91,10 +78,7 @@ fn idle(spec: &SearchSpec, parameter: Parameter) -> Option<(Path, String)> {
         None => String::new(),
     };
     let idle = idle.join(", ");
-    Some((
-        path,
-        format!("{name} has no effect with {controller_name} {idle}{repeats}; {advice}"),
-    ))
+    Some((path, format!("{name} has no effect with {controller_name} {idle}{repeats}; {advice}")))
 }
 
 /// The values that a controller can have where these conditions hold, and whether they are its default.
@@ -104,15 +88,9 @@ fn possible_values(space: &Space, controller: Parameter, when: &[Condition]) -> 
     };
     let size = dimension.distribution.size()?;
     let values = (0..size).filter_map(|index| dimension.distribution.value(controller, index));
-    let conditions: Vec<&Condition> = when
-        .iter()
-        .filter(|condition| condition.parameter == controller)
-        .collect();
-    let holds = |value: &Value| {
-        conditions
-            .iter()
-            .all(|condition| condition.values.contains(value))
-    };
+    let conditions: Vec<&Condition> =
+        when.iter().filter(|condition| condition.parameter == controller).collect();
+    let holds = |value: &Value| conditions.iter().all(|condition| condition.values.contains(value));
     Some((values.filter(holds).collect(), false))
 }
 
@@ -129,13 +107,8 @@ fn repeated_points(
     let mut space = spec.space.clone();
     let position = space.position(parameter)?;
     let values = used.iter().map(|word| Value::Choice(word)).collect();
-    space.dimensions[position].when.push(Condition {
-        parameter: controller,
-        values,
-    });
-    Grid::new(&spec.space)?
-        .size()
-        .checked_sub(Grid::new(&space)?.size())
+    space.dimensions[position].when.push(Condition { parameter: controller, values });
+    Grid::new(&spec.space)?.size().checked_sub(Grid::new(&space)?.size())
 }
 
 /// Hyperparameters of listed points that have no effect there.
@@ -148,18 +121,13 @@ fn idle_in_points(spec: &SearchSpec) -> Vec<(Path, String)> {
             let Some((controller, used)) = parameter.definition().used_with else {
                 continue;
             };
-            let value = Parameter::find(controller)
-                .ok()
-                .and_then(|controller| all.get(controller).cloned());
+            let value = Parameter::find(controller).ok().and_then(|controller| all.get(controller).cloned());
             if let Some(Value::Choice(word)) = value
                 && !used.contains(&word)
             {
                 let name = parameter.name();
                 let path: Vec<Step> = vec!["points".into(), index.into(), name.into()];
-                remarks.push((
-                    Path(path),
-                    format!("{name} has no effect with {controller} {word}"),
-                ));
+                remarks.push((Path(path), format!("{name} has no effect with {controller} {word}")));
             }
         }
     }

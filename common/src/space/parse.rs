@@ -29,20 +29,9 @@ impl SearchSpec {
                 let good = String::from_utf8_lossy(good);
                 let line = good.matches('\n').count() + 1;
                 let column = good.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-                let complaint = Complaint::new(
-                    Place {
-                        line,
-                        column,
-                        length: 1,
-                    },
-                    "this is not UTF-8 text",
-                )
-                .help("a search file is a text; save it as UTF-8");
-                Err(SpaceError::new(
-                    file_name,
-                    &String::from_utf8_lossy(bytes),
-                    complaint,
-                ))
+                let complaint = Complaint::new(Place { line, column, length: 1 }, "this is not UTF-8 text")
+                    .help("a search file is a text; save it as UTF-8");
+                Err(SpaceError::new(file_name, &String::from_utf8_lossy(bytes), complaint))
             }
         }
     }
@@ -50,10 +39,7 @@ impl SearchSpec {
 
 fn accept(text: &str) -> Result<Parsed, Complaint> {
     if text.len() > MAX_FILE_BYTES {
-        let message = format!(
-            "the file has {} bytes; a search file may have {MAX_FILE_BYTES}",
-            text.len()
-        );
+        let message = format!("the file has {} bytes; a search file may have {MAX_FILE_BYTES}", text.len());
         return Err(Complaint::new(Place::START, message)
             .help("describe values by distributions, or split the points over several searches"));
     }
@@ -66,19 +52,11 @@ fn accept(text: &str) -> Result<Parsed, Complaint> {
             None => complaint,
         }
     })?;
-    remarks.extend(
-        remarks_on(&spec)
-            .into_iter()
-            .map(|(path, message)| (locate(&root, &path), message)),
-    );
+    remarks.extend(remarks_on(&spec).into_iter().map(|(path, message)| (locate(&root, &path), message)));
     remarks.sort_by_key(|(place, _)| (place.line, place.column));
     let notes = remarks
         .into_iter()
-        .map(|(place, message)| Note {
-            message,
-            line: place.line,
-            column: place.column,
-        })
+        .map(|(place, message)| Note { message, line: place.line, column: place.column })
         .collect();
     Ok(Parsed { spec, notes })
 }
@@ -98,10 +76,7 @@ fn locate(root: &Node, path: &Path) -> Place {
     // `epochs` may stand at the top as well.
     if let [Step::Key("parameters"), rest @ ..] = steps
         && let [Step::Key(name), ..] = rest
-        && root
-            .entry("parameters")
-            .and_then(|(_, node)| node.entry(name))
-            .is_none()
+        && root.entry("parameters").and_then(|(_, node)| node.entry(name)).is_none()
         && root.entry(name).is_some()
     {
         steps = rest;

@@ -232,11 +232,7 @@ struct Many(u128);
 
 impl fmt::Display for Many {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < u128::from(u64::MAX) {
-            self.0.fmt(f)
-        } else {
-            f.write_str("more than 10^19")
-        }
+        if self.0 < u128::from(u64::MAX) { self.0.fmt(f) } else { f.write_str("more than 10^19") }
     }
 }
 

@@ -63,10 +63,8 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
             ));
         }
         other => {
-            let message = format!(
-                "a search file is a mapping of keys to values, but this is {}",
-                other.describe()
-            );
+            let message =
+                format!("a search file is a mapping of keys to values, but this is {}", other.describe());
             return Err(Complaint::new(root.place, message).help("write it as `key: value` lines"));
         }
     };
@@ -96,10 +94,7 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
                 "every trial runs all its epochs: early termination is not available yet".to_owned(),
             )),
             ignored if IGNORED.contains(&ignored) => {
-                remarks.push((
-                    key.place,
-                    format!("`{ignored}` means nothing here and is left aside"),
-                ));
+                remarks.push((key.place, format!("`{ignored}` means nothing here and is left aside")));
             }
             _ => return Err(unknown_key(key, KEYS, "a search file")),
         }
@@ -114,10 +109,8 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
         Some(method) => method,
         None if points_are_listed => Method::Points,
         None => {
-            return Err(
-                Complaint::new(Place::START, "the search does not say its `method`")
-                    .help("add `method: grid` or `method: random`"),
-            );
+            return Err(Complaint::new(Place::START, "the search does not say its `method`")
+                .help("add `method: grid` or `method: random`"));
         }
     };
     remarks.extend(unreachable_parameters(root, &fields.space));
@@ -139,10 +132,8 @@ pub(super) fn unknown_key(key: &Key, known: &'static [&'static str], of: &str) -
 
 /// A value of another type than its key takes.
 pub(super) fn wrong_type(key: &Key, takes: &str, node: &Node) -> Complaint {
-    let complaint = Complaint::new(
-        node.place,
-        format!("`{}` takes {takes}, not {}", key.text, node.kind.describe()),
-    );
+    let complaint =
+        Complaint::new(node.place, format!("`{}` takes {takes}, not {}", key.text, node.kind.describe()));
     match &node.kind {
         Kind::Text(text) if text.parse::<f64>().is_ok() => complaint.help("take the quotes away"),
         _ => complaint,
@@ -177,10 +168,7 @@ fn name(node: &Node, remarks: &mut Vec<Remark>) -> Result<Name, Complaint> {
         Kind::Text(text) => text.clone(),
         Kind::Integer(number) => number.to_string(),
         other => {
-            return Err(Complaint::new(
-                node.place,
-                format!("`name` takes a text, not {}", other.describe()),
-            ));
+            return Err(Complaint::new(node.place, format!("`name` takes a text, not {}", other.describe())));
         }
     };
     // W&B allows any text here, and such a file is to parse.
@@ -204,16 +192,13 @@ fn dataset(key: &Key, node: &Node) -> Result<DatasetChoice, Complaint> {
 
 fn read_method(key: &Key, node: &Node) -> Result<Method, Complaint> {
     let written = text(key, node)?;
-    Method::ALL
-        .into_iter()
-        .find(|method| method.name() == written)
-        .ok_or_else(|| {
-            let complaint = Complaint::new(node.place, format!("there is no method {written:?} yet"));
-            match nearest(written, Method::ALL.map(Method::name)) {
-                Some(name) => complaint.help(format!("did you mean `{name}`?")),
-                None => complaint.help("grid and random are available, and a list of `points`"),
-            }
-        })
+    Method::ALL.into_iter().find(|method| method.name() == written).ok_or_else(|| {
+        let complaint = Complaint::new(node.place, format!("there is no method {written:?} yet"));
+        match nearest(written, Method::ALL.map(Method::name)) {
+            Some(name) => complaint.help(format!("did you mean `{name}`?")),
+            None => complaint.help("grid and random are available, and a list of `points`"),
+        }
+    })
 }
 
 fn metric(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Metric, Complaint> {
@@ -221,11 +206,7 @@ fn metric(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Metric, C
         Kind::Text(_) => return metric_name(key, node),
         Kind::Map(entries) => entries,
         _ => {
-            return Err(wrong_type(
-                key,
-                "a mapping as {name: validation_accuracy, goal: maximize}",
-                node,
-            ));
+            return Err(wrong_type(key, "a mapping as {name: validation_accuracy, goal: maximize}", node));
         }
     };
     let mut metric = Metric::ValidationAccuracy;
@@ -234,10 +215,8 @@ fn metric(key: &Key, node: &Node, remarks: &mut Vec<Remark>) -> Result<Metric, C
             "name" => metric = metric_name(key, node)?,
             "goal" => {}
             ignored if IGNORED_OF_METRIC.contains(&ignored) => {
-                remarks.push((
-                    key.place,
-                    format!("`{ignored}` of a metric means nothing here: all trials run"),
-                ));
+                remarks
+                    .push((key.place, format!("`{ignored}` of a metric means nothing here: all trials run")));
             }
             _ => return Err(unknown_key(key, &["name", "goal"], "a metric")),
         }
@@ -311,9 +290,5 @@ fn budget(key: &Key, node: &Node) -> Result<Duration, Complaint> {
             .ok_or_else(wrong)?;
         rest = &tail[unit.len_utf8()..];
     }
-    if text.trim().is_empty() {
-        Err(wrong())
-    } else {
-        Ok(Duration::from_secs(seconds))
-    }
+    if text.trim().is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
 }

@@ -9,18 +9,8 @@ use super::tree::{Key, Kind, Node};
 use super::{Bell, Distribution, Scale};
 
 /// Keys that an entry may have.
-const KEYS: &[&str] = &[
-    "value",
-    "values",
-    "probabilities",
-    "distribution",
-    "min",
-    "max",
-    "mu",
-    "sigma",
-    "q",
-    "when",
-];
+const KEYS: &[&str] =
+    &["value", "values", "probabilities", "distribution", "min", "max", "mu", "sigma", "q", "when"];
 
 /// Each distribution with the keys that it needs and those that it may have beside them.
 const DISTRIBUTIONS: &[(&str, &[&str], &[&str])] = &[
@@ -50,11 +40,7 @@ pub(super) fn distribution(
     remarks: &mut Vec<Remark>,
 ) -> Result<Distribution, Complaint> {
     let Kind::Map(entries) = &node.kind else {
-        let example = if matches!(node.kind, Kind::List(_)) {
-            "values"
-        } else {
-            "value"
-        };
+        let example = if matches!(node.kind, Kind::List(_)) { "values" } else { "value" };
         return Err(wrong_type(key, "a mapping that says its values", node)
             .help(format!("write `{}: {{{example}: …}}`", key.text)));
     };
@@ -63,18 +49,13 @@ pub(super) fn distribution(
         None => implied(key, node)?,
     };
     let Some((_, needed, optional)) = DISTRIBUTIONS.iter().find(|(known, ..)| *known == name) else {
-        return Err(Complaint::new(
-            key.place,
-            format!("there is no distribution {name:?}"),
-        ));
+        return Err(Complaint::new(key.place, format!("there is no distribution {name:?}")));
     };
     for (key, _) in entries {
         let known = key.text.as_str();
         if known == "parameters" {
-            return Err(
-                Complaint::new(key.place, "`parameters` inside a parameter is not available")
-                    .help("write every hyperparameter directly under the top `parameters:`"),
-            );
+            return Err(Complaint::new(key.place, "`parameters` inside a parameter is not available")
+                .help("write every hyperparameter directly under the top `parameters:`"));
         }
         if !KEYS.contains(&known) {
             return Err(unknown_key(key, KEYS, "a parameter"));
@@ -83,21 +64,13 @@ pub(super) fn distribution(
             && !optional.contains(&known)
             && !["distribution", "when"].contains(&known)
         {
-            return Err(
-                Complaint::new(key.place, format!("`{known}` has no meaning for {name}")).help(format!(
-                    "{name} takes {}",
-                    [*needed, *optional].concat().join(", ")
-                )),
-            );
+            return Err(Complaint::new(key.place, format!("`{known}` has no meaning for {name}"))
+                .help(format!("{name} takes {}", [*needed, *optional].concat().join(", "))));
         }
     }
     if let Some(missing) = needed.iter().find(|needed| node.entry(needed).is_none()) {
-        return Err(
-            Complaint::new(key.place, format!("{} lacks `{missing}`", key.text)).help(format!(
-                "{name} takes {}",
-                [*needed, *optional].concat().join(", ")
-            )),
-        );
+        return Err(Complaint::new(key.place, format!("{} lacks `{missing}`", key.text))
+            .help(format!("{name} takes {}", [*needed, *optional].concat().join(", "))));
     }
     let is_inferred = node.entry("distribution").is_none();
     if is_inferred && name == "int_uniform" && matches!(parameter.definition().domain, Domain::Number { .. })
@@ -126,10 +99,7 @@ fn named(key: &Key, node: &Node) -> Result<&'static str, Complaint> {
 /// The distribution that the entry's keys imply.
 fn implied(key: &Key, node: &Node) -> Result<&'static str, Complaint> {
     let has = |name| node.entry(name).is_some();
-    let is_whole = |name| {
-        node.entry(name)
-            .is_none_or(|(_, node)| matches!(node.kind, Kind::Integer(_)))
-    };
+    let is_whole = |name| node.entry(name).is_none_or(|(_, node)| matches!(node.kind, Kind::Integer(_)));
     // `parameters` is refused where all keys are looked at.
     if has("value") || has("parameters") {
         Ok("constant")
@@ -140,11 +110,8 @@ fn implied(key: &Key, node: &Node) -> Result<&'static str, Complaint> {
     } else if has("min") || has("max") {
         Ok("uniform")
     } else if has("mu") || has("sigma") {
-        Err(Complaint::new(
-            key.place,
-            format!("{} has mu or sigma, but no `distribution`", key.text),
-        )
-        .help("add `distribution: normal` or `distribution: log_normal`"))
+        Err(Complaint::new(key.place, format!("{} has mu or sigma, but no `distribution`", key.text))
+            .help("add `distribution: normal` or `distribution: log_normal`"))
     } else {
         let stranger = match &node.kind {
             Kind::Map(entries) => entries.iter().find(|(key, _)| !KEYS.contains(&key.text.as_str())),
@@ -159,16 +126,9 @@ fn implied(key: &Key, node: &Node) -> Result<&'static str, Complaint> {
 }
 
 fn build(name: &str, parameter: Parameter, node: &Node) -> Result<Distribution, Complaint> {
-    let number_or = |key, default| {
-        node.entry(key)
-            .map_or(Ok(default), |(key, node)| number(key, node))
-    };
+    let number_or = |key, default| node.entry(key).map_or(Ok(default), |(key, node)| number(key, node));
     let bounds = || Ok((number_or("min", 0.0)?, number_or("max", 0.0)?));
-    let q = if name.starts_with("q_") {
-        Some(number_or("q", 1.0)?)
-    } else {
-        None
-    };
+    let q = if name.starts_with("q_") { Some(number_or("q", 1.0)?) } else { None };
     match name {
         "constant" => match node.entry("value") {
             Some((_, node)) => Ok(Distribution::Constant(value(parameter, node)?)),
@@ -177,28 +137,15 @@ fn build(name: &str, parameter: Parameter, node: &Node) -> Result<Distribution, 
         "categorical" | "categorical_w_probabilities" => categorical(parameter, node),
         "int_uniform" => {
             let whole = |key| node.entry(key).map_or(Ok(0), |(key, node)| whole(key, node));
-            Ok(Distribution::IntUniform {
-                min: whole("min")?,
-                max: whole("max")?,
-            })
+            Ok(Distribution::IntUniform { min: whole("min")?, max: whole("max")? })
         }
         "uniform" | "q_uniform" => {
             let (min, max) = bounds()?;
-            Ok(Distribution::Range {
-                scale: Scale::Uniform,
-                min,
-                max,
-                q,
-            })
+            Ok(Distribution::Range { scale: Scale::Uniform, min, max, q })
         }
         "log_uniform_values" | "q_log_uniform_values" | "inv_log_uniform_values" => {
             let (min, max) = bounds()?;
-            Ok(Distribution::Range {
-                scale: Scale::LogUniform,
-                min,
-                max,
-                q,
-            })
+            Ok(Distribution::Range { scale: Scale::LogUniform, min, max, q })
         }
         "log_uniform" | "q_log_uniform" => {
             let (min, max) = bounds()?;
@@ -209,17 +156,8 @@ fn build(name: &str, parameter: Parameter, node: &Node) -> Result<Distribution, 
             exponents(name, parameter, node, -max, -min, q)
         }
         _ => {
-            let bell = if name.contains("log") {
-                Bell::LogNormal
-            } else {
-                Bell::Normal
-            };
-            Ok(Distribution::Normal {
-                bell,
-                mu: number_or("mu", 0.0)?,
-                sigma: number_or("sigma", 1.0)?,
-                q,
-            })
+            let bell = if name.contains("log") { Bell::LogNormal } else { Bell::Normal };
+            Ok(Distribution::Normal { bell, mu: number_or("mu", 0.0)?, sigma: number_or("sigma", 1.0)?, q })
         }
     }
 }
@@ -237,10 +175,8 @@ fn exponents(
     let takes_fractions = matches!(parameter.definition().domain, Domain::Number { .. });
     let place = node.entry("max").map_or(node.place, |(_, node)| node.place);
     if takes_fractions && max > 1.0 {
-        let message = format!(
-            "{name} takes exponents of e, so this draws {} from {min} to {max}",
-            parameter.name()
-        );
+        let message =
+            format!("{name} takes exponents of e, so this draws {} from {min} to {max}", parameter.name());
         return Err(Complaint::new(place, message)
             .help("`log_uniform_values` takes the smallest and the largest value themselves"));
     }
@@ -248,12 +184,7 @@ fn exponents(
         let message = format!("{name} takes exponents of e, and e to the power of these is {min} and {max}");
         return Err(Complaint::new(place, message).help("use exponents from -700 to 700"));
     }
-    Ok(Distribution::Range {
-        scale: Scale::LogUniform,
-        min,
-        max,
-        q,
-    })
+    Ok(Distribution::Range { scale: Scale::LogUniform, min, max, q })
 }
 
 fn categorical(parameter: Parameter, node: &Node) -> Result<Distribution, Complaint> {
@@ -265,25 +196,14 @@ fn categorical(parameter: Parameter, node: &Node) -> Result<Distribution, Compla
         None => Ok(None),
     };
     let values = match list("values")? {
-        Some((_, nodes)) => nodes
-            .iter()
-            .map(|node| value(parameter, node))
-            .collect::<Result<_, _>>()?,
+        Some((_, nodes)) => nodes.iter().map(|node| value(parameter, node)).collect::<Result<_, _>>()?,
         None => Vec::new(),
     };
     let probabilities = match list("probabilities")? {
-        Some((key, nodes)) => Some(
-            nodes
-                .iter()
-                .map(|node| number(key, node))
-                .collect::<Result<_, _>>()?,
-        ),
+        Some((key, nodes)) => Some(nodes.iter().map(|node| number(key, node)).collect::<Result<_, _>>()?),
         None => None,
     };
-    Ok(Distribution::Categorical {
-        values,
-        probabilities,
-    })
+    Ok(Distribution::Categorical { values, probabilities })
 }
 
 fn number(key: &Key, node: &Node) -> Result<f64, Complaint> {

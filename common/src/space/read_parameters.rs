@@ -16,11 +16,7 @@ pub(super) fn constant(name: &str, key: &Key, node: &Node) -> Result<Dimension, 
     }
     let parameter = find(key)?;
     let distribution = Distribution::Constant(value(parameter, node)?);
-    Ok(Dimension {
-        parameter,
-        distribution,
-        when: Vec::new(),
-    })
+    Ok(Dimension { parameter, distribution, when: Vec::new() })
 }
 
 /// The entries of `parameters`.
@@ -37,14 +33,8 @@ pub(super) fn parameters(
         .map(|(key, node)| {
             let parameter = find(key)?;
             let distribution = distribution(parameter, key, node, remarks)?;
-            let when = node
-                .entry("when")
-                .map_or(Ok(Vec::new()), |(key, node)| conditions(key, node))?;
-            Ok(Dimension {
-                parameter,
-                distribution,
-                when,
-            })
+            let when = node.entry("when").map_or(Ok(Vec::new()), |(key, node)| conditions(key, node))?;
+            Ok(Dimension { parameter, distribution, when })
         })
         .collect()
 }
@@ -62,10 +52,7 @@ fn conditions(key: &Key, node: &Node) -> Result<Vec<Condition>, Complaint> {
                 Kind::List(nodes)
                     if !is_sizes || nodes.iter().any(|node| matches!(node.kind, Kind::List(_))) =>
                 {
-                    nodes
-                        .iter()
-                        .map(|node| value(parameter, node))
-                        .collect::<Result<_, _>>()?
+                    nodes.iter().map(|node| value(parameter, node)).collect::<Result<_, _>>()?
                 }
                 _ => vec![value(parameter, node)?],
             };
@@ -84,10 +71,8 @@ pub(super) fn points(key: &Key, node: &Node) -> Result<Vec<Hyperparameters>, Com
         .iter()
         .map(|node| {
             let Kind::Map(entries) = &node.kind else {
-                let message = format!(
-                    "a point is a mapping of hyperparameters, not {}",
-                    node.kind.describe()
-                );
+                let message =
+                    format!("a point is a mapping of hyperparameters, not {}", node.kind.describe());
                 return Err(Complaint::new(node.place, message)
                     .help("write it as `- {optimizer: adam, learning_rate: 0.001}`"));
             };
@@ -130,10 +115,7 @@ pub(super) fn value(parameter: Parameter, node: &Node) -> Result<Value, Complain
                     _ => None,
                 })
                 .collect();
-            sizes.map_or_else(
-                || Err(wrong_kind(parameter, node)),
-                |sizes| parameter.sizes(&sizes),
-            )
+            sizes.map_or_else(|| Err(wrong_kind(parameter, node)), |sizes| parameter.sizes(&sizes))
         }
         Kind::Null | Kind::Map(_) => Err(wrong_kind(parameter, node)),
     };

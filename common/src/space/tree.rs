@@ -22,11 +22,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The beginning of the text.
-    pub(super) const START: Self = Self {
-        line: 1,
-        column: 1,
-        length: 0,
-    };
+    pub(super) const START: Self = Self { line: 1, column: 1, length: 0 };
 
     fn of(location: &Location) -> Self {
         let number = |part: u64| usize::try_from(part).unwrap_or(usize::MAX);
@@ -85,10 +81,7 @@ impl Node {
         let Kind::Map(entries) = &self.kind else {
             return None;
         };
-        entries
-            .iter()
-            .find(|(key, _)| key.text == name)
-            .map(|(key, node)| (key, node))
+        entries.iter().find(|(key, _)| key.text == name).map(|(key, node)| (key, node))
     }
 }
 
@@ -111,9 +104,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Complaint> {
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
-        let place = error
-            .location()
-            .map_or(Place::START, |location| Place::of(&location));
+        let place = error.location().map_or(Place::START, |location| Place::of(&location));
         let (message, help) = explain(error);
         Complaint { place, message, help }
     })
@@ -125,10 +116,7 @@ fn explain(error: &serde_saphyr::Error) -> (String, Option<String>) {
     let message = match error {
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().unwrap_or("this key");
-            return (
-                format!("{key} is given twice"),
-                Some("keep one of the two".to_owned()),
-            );
+            return (format!("{key} is given twice"), Some("keep one of the two".to_owned()));
         }
         Error::MultipleDocuments { .. } => {
             let help = "write one search per file, without a second `---`".to_owned();
@@ -145,19 +133,13 @@ fn explain(error: &serde_saphyr::Error) -> (String, Option<String>) {
     } else {
         None
     };
-    (
-        format!("this cannot be read as YAML: {message}"),
-        help.map(str::to_owned),
-    )
+    (format!("this cannot be read as YAML: {message}"), help.map(str::to_owned))
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Kind>::deserialize(deserializer)?;
-        Ok(Self {
-            kind: spanned.value,
-            place: Place::of(&spanned.referenced),
-        })
+        Ok(Self { kind: spanned.value, place: Place::of(&spanned.referenced) })
     }
 }
 
@@ -224,13 +206,7 @@ impl<'de> Visitor<'de> for KindVisitor {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let place = Place::of(&key.referenced);
-            entries.push((
-                Key {
-                    text: key.value,
-                    place,
-                },
-                map.next_value()?,
-            ));
+            entries.push((Key { text: key.value, place }, map.next_value()?));
         }
         Ok(Kind::Map(entries))
     }

@@ -11,10 +11,7 @@ use super::{
 };
 
 fn wrong<const N: usize>(path: [Step; N], problem: impl Into<Problem>) -> SpecError {
-    SpecError {
-        path: Path(path.to_vec()),
-        problem: problem.into(),
-    }
+    SpecError { path: Path(path.to_vec()), problem: problem.into() }
 }
 
 /// Checks every rule; the number of trials.
@@ -39,12 +36,7 @@ pub(super) fn trial_count(fields: &SearchFields) -> Result<u64, SpecError> {
             fields.points.len() as u128
         }
         Method::Grid | Method::Random if !fields.points.is_empty() => {
-            return Err(wrong(
-                ["points".into()],
-                Problem::UnusedPoints {
-                    method: fields.method,
-                },
-            ));
+            return Err(wrong(["points".into()], Problem::UnusedPoints { method: fields.method }));
         }
         Method::Grid | Method::Random if fields.space.dimensions.is_empty() => {
             return Err(wrong(["parameters".into()], Problem::NoParameters));
@@ -84,19 +76,15 @@ fn check_points(fields: &SearchFields) -> Result<(), SpecError> {
     for dimension in &fields.space.dimensions {
         if !matches!(dimension.distribution, Distribution::Constant(_)) || !dimension.when.is_empty() {
             let parameter = dimension.parameter.name();
-            return Err(wrong(
-                ["parameters".into(), parameter.into()],
-                Problem::NotShared { parameter },
-            ));
+            return Err(wrong(["parameters".into(), parameter.into()], Problem::NotShared { parameter }));
         }
     }
     if fields.points.is_empty() {
         return Err(wrong(["points".into()], Problem::NoPoints));
     }
     for (index, point) in fields.points.iter().enumerate() {
-        if let Some((parameter, _)) = point
-            .iter()
-            .find(|(parameter, _)| fields.space.find(*parameter).is_some())
+        if let Some((parameter, _)) =
+            point.iter().find(|(parameter, _)| fields.space.find(*parameter).is_some())
         {
             let parameter = parameter.name();
             let path = ["points".into(), index.into(), parameter.into()];
@@ -104,10 +92,7 @@ fn check_points(fields: &SearchFields) -> Result<(), SpecError> {
         }
     }
     if let Some((first, second)) = first_repetition(&fields.points) {
-        return Err(wrong(
-            ["points".into(), second.into()],
-            Problem::DuplicatePoint { first: first + 1 },
-        ));
+        return Err(wrong(["points".into(), second.into()], Problem::DuplicatePoint { first: first + 1 }));
     }
     Ok(())
 }
@@ -116,10 +101,10 @@ fn check_points(fields: &SearchFields) -> Result<(), SpecError> {
 fn first_repetition(points: &[Hyperparameters]) -> Option<(usize, usize)> {
     // By their text, which tells all values of a hyperparameter apart: floats print to the last bit.
     let mut seen = HashMap::with_capacity(points.len());
-    points.iter().enumerate().find_map(|(index, point)| {
-        seen.insert(format!("{point:?}"), index)
-            .map(|first| (first, index))
-    })
+    points
+        .iter()
+        .enumerate()
+        .find_map(|(index, point)| seen.insert(format!("{point:?}"), index).map(|first| (first, index)))
 }
 
 fn check_circles(space: &Space) -> Result<(), SpecError> {
@@ -138,46 +123,29 @@ fn check_dimension(space: &Space, position: usize, dimension: &Dimension) -> Res
     let parameter = dimension.parameter;
     let name = parameter.name();
     if space.position(parameter) != Some(position) {
-        return Err(wrong(
-            ["parameters".into(), name.into()],
-            Problem::GivenTwice { parameter: name },
-        ));
+        return Err(wrong(["parameters".into(), name.into()], Problem::GivenTwice { parameter: name }));
     }
     check_distribution(parameter, &dimension.distribution).map_err(|(at, problem)| {
         let steps = ["parameters".into(), name.into()].into_iter().chain(at).collect();
-        SpecError {
-            path: Path(steps),
-            problem,
-        }
+        SpecError { path: Path(steps), problem }
     })?;
     for condition in &dimension.when {
         let controller = condition.parameter.name();
         let refuse = |problem| {
-            Err(wrong(
-                ["parameters".into(), name.into(), "when".into(), controller.into()],
-                problem,
-            ))
+            Err(wrong(["parameters".into(), name.into(), "when".into(), controller.into()], problem))
         };
-        match space
-            .find(condition.parameter)
-            .map(|controller| &controller.distribution)
-        {
+        match space.find(condition.parameter).map(|controller| &controller.distribution) {
             None => return refuse(Problem::UnknownController { controller }),
             Some(Distribution::Constant(_) | Distribution::Categorical { .. }) => {}
             Some(drawn) => {
-                return refuse(Problem::DrawnController {
-                    controller,
-                    distribution: drawn.name(),
-                });
+                return refuse(Problem::DrawnController { controller, distribution: drawn.name() });
             }
         }
         if condition.values.is_empty() {
             return refuse(Problem::NoValues);
         }
         if condition.values.len() > MAX_VALUES {
-            return refuse(Problem::TooManyValues {
-                values: condition.values.len(),
-            });
+            return refuse(Problem::TooManyValues { values: condition.values.len() });
         }
         for value in &condition.values {
             if let Err(error) = condition.parameter.check(value) {
@@ -195,10 +163,7 @@ fn check_distribution(parameter: Parameter, distribution: &Distribution) -> Resu
     let at = |key: &'static str| move |error: ValueError| (vec![Step::Key(key)], Problem::from(error));
     match distribution {
         Distribution::Constant(value) => parameter.check(value).map(drop).map_err(at("value")),
-        Distribution::Categorical {
-            values,
-            probabilities,
-        } => {
+        Distribution::Categorical { values, probabilities } => {
             check_values(parameter, values)?;
             probabilities.as_ref().map_or(Ok(()), |probabilities| {
                 check_probabilities(probabilities, values.len())
@@ -207,10 +172,7 @@ fn check_distribution(parameter: Parameter, distribution: &Distribution) -> Resu
         }
         Distribution::IntUniform { min, max } => {
             if min >= max {
-                let bounds = Problem::Bounds {
-                    min: *min as f64,
-                    max: *max as f64,
-                };
+                let bounds = Problem::Bounds { min: *min as f64, max: *max as f64 };
                 return Err((vec!["min".into()], bounds));
             }
             parameter.integer(*min).map_err(at("min"))?;
@@ -229,14 +191,7 @@ fn check_distribution(parameter: Parameter, distribution: &Distribution) -> Resu
                 None => (*min, *max),
                 Some(q) => Multiples::within(*min, *max, *q)
                     .map(|multiples| (multiples.nearest(*min), multiples.nearest(*max)))
-                    .ok_or((
-                        vec!["q".into()],
-                        Problem::NoMultiples {
-                            q: *q,
-                            min: *min,
-                            max: *max,
-                        },
-                    ))?,
+                    .ok_or((vec!["q".into()], Problem::NoMultiples { q: *q, min: *min, max: *max }))?,
             };
             parameter.number(low).map_err(at("min"))?;
             parameter.number(high).map(drop).map_err(at("max"))
@@ -257,10 +212,7 @@ fn check_values(parameter: Parameter, values: &[Value]) -> Result<(), Wrong> {
         return Err((vec!["values".into()], Problem::NoValues));
     }
     if values.len() > MAX_VALUES {
-        return Err((
-            vec!["values".into()],
-            Problem::TooManyValues { values: values.len() },
-        ));
+        return Err((vec!["values".into()], Problem::TooManyValues { values: values.len() }));
     }
     let mut seen = HashSet::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {
@@ -275,24 +227,14 @@ fn check_values(parameter: Parameter, values: &[Value]) -> Result<(), Wrong> {
 
 fn check_probabilities(probabilities: &[f64], values: usize) -> Result<(), Problem> {
     if probabilities.len() != values {
-        return Err(Problem::ProbabilityCount {
-            probabilities: probabilities.len(),
-            values,
-        });
+        return Err(Problem::ProbabilityCount { probabilities: probabilities.len(), values });
     }
-    if let Some(&probability) = probabilities
-        .iter()
-        .find(|probability| !(0.0..=1.0).contains(*probability))
-    {
+    if let Some(&probability) = probabilities.iter().find(|probability| !(0.0..=1.0).contains(*probability)) {
         return Err(Problem::Probability { probability });
     }
     let sum: f64 = probabilities.iter().sum();
     // People write 0.33, 0.33, 0.34, and also 0.333, 0.333, 0.333.
-    if (sum - 1.0).abs() > 0.01 {
-        Err(Problem::ProbabilitySum { sum })
-    } else {
-        Ok(())
-    }
+    if (sum - 1.0).abs() > 0.01 { Err(Problem::ProbabilitySum { sum }) } else { Ok(()) }
 }
 
 fn check_finite<const N: usize>(numbers: [(&'static str, f64); N]) -> Result<(), Wrong> {
@@ -313,22 +255,13 @@ fn check_step(parameter: Parameter, distribution: &Distribution, q: Option<f64>)
         Domain::Number { .. } => Ok(()),
         Domain::Integer { .. } if q.is_some_and(|q| q.fract() == 0.0) => Ok(()),
         Domain::Integer { .. } => {
-            let problem = Problem::NotWhole {
-                parameter: parameter.name(),
-                distribution: distribution.name(),
-            };
-            Err((
-                vec![if q.is_some() { "q" } else { "distribution" }.into()],
-                problem,
-            ))
+            let problem =
+                Problem::NotWhole { parameter: parameter.name(), distribution: distribution.name() };
+            Err((vec![if q.is_some() { "q" } else { "distribution" }.into()], problem))
         }
         domain @ (Domain::Choice(_) | Domain::Flag | Domain::Sizes { .. }) => {
             let given = format!("a number from {}", distribution.name());
-            let error = ValueError::WrongKind {
-                name: parameter.name(),
-                given,
-                domain,
-            };
+            let error = ValueError::WrongKind { name: parameter.name(), given, domain };
             Err((vec!["distribution".into()], error.into()))
         }
     }
@@ -361,11 +294,7 @@ fn check_reach(parameter: Parameter, bell: Bell, mu: f64, sigma: f64, q: Option<
     if parameter.number(centre).is_ok() && width >= sigma / 10.0 {
         Ok(())
     } else {
-        let problem = Problem::OutOfReach {
-            parameter: parameter.name(),
-            domain,
-            centre,
-        };
+        let problem = Problem::OutOfReach { parameter: parameter.name(), domain, centre };
         Err((vec!["mu".into()], problem))
     }
 }

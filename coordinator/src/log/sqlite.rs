@@ -57,19 +57,9 @@ const TABLES: &str = "
 type Answer<T> = oneshot::Sender<Result<T, LogError>>;
 
 enum Write {
-    Create {
-        name: Name,
-        first: Event,
-        answer: Answer<SearchId>,
-    },
-    Append {
-        append: Append,
-        answer: Answer<()>,
-    },
-    PutDataset {
-        manifest: Manifest,
-        answer: Answer<()>,
-    },
+    Create { name: Name, first: Event, answer: Answer<SearchId> },
+    Append { append: Append, answer: Answer<()> },
+    PutDataset { manifest: Manifest, answer: Answer<()> },
 }
 
 /// The event log in one SQLite file.
@@ -84,9 +74,7 @@ impl SqliteLog {
     /// Opens the log in this file, and makes it if it is not there.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         if rusqlite::version_number() < OLDEST_SQLITE {
-            return Err(LogError::OldSqlite {
-                found: rusqlite::version(),
-            });
+            return Err(LogError::OldSqlite { found: rusqlite::version() });
         }
         let mut connection = connect(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -98,15 +86,8 @@ impl SqliteLog {
         let writer = std::thread::Builder::new()
             .name("event-log".to_owned())
             .spawn(move || write_all(&mut connection, &queue))
-            .map_err(|error| LogError::Foreign {
-                path: path.to_owned(),
-                problem: error.to_string(),
-            })?;
-        Ok(Self {
-            writes: Some(writes),
-            reader: Arc::new(Mutex::new(reader)),
-            writer: Some(writer),
-        })
+            .map_err(|error| LogError::Foreign { path: path.to_owned(), problem: error.to_string() })?;
+        Ok(Self { writes: Some(writes), reader: Arc::new(Mutex::new(reader)), writer: Some(writer) })
     }
 
     async fn write<T: Send + 'static>(&self, make: impl FnOnce(Answer<T>) -> Write) -> Result<T, LogError> {
@@ -162,10 +143,7 @@ impl EventLog for SqliteLog {
             let rows = rows.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
             rows.map(|row| {
                 let (id, name) = row?;
-                Ok(Listed {
-                    id: SearchId::new(id.cast_unsigned()),
-                    name: Name::sanitised(&name),
-                })
+                Ok(Listed { id: SearchId::new(id.cast_unsigned()), name: Name::sanitised(&name) })
             })
             .collect()
         })
@@ -190,25 +168,19 @@ impl EventLog for SqliteLog {
             let mut rows = connection.prepare_cached(
                 "SELECT version, payload FROM events WHERE search = ?1 AND trial = ?2 ORDER BY version",
             )?;
-            decoded(
-                search,
-                rows.query(params![stored(search.get()), stored(trial.get())])?,
-            )
+            decoded(search, rows.query(params![stored(search.get()), stored(trial.get())])?)
         })
         .boxed()
     }
 
     fn put_dataset(&self, manifest: Manifest) -> BoxFuture<'_, Result<(), LogError>> {
-        self.write(|answer| Write::PutDataset { manifest, answer })
-            .boxed()
+        self.write(|answer| Write::PutDataset { manifest, answer }).boxed()
     }
 
     fn datasets(&self) -> BoxFuture<'_, Result<Vec<Manifest>, LogError>> {
         self.read(|connection| {
             let mut rows = connection.prepare_cached("SELECT name, manifest FROM datasets ORDER BY name")?;
-            let rows = rows.query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))
-            })?;
+            let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
             rows.map(|row| {
                 let (name, bytes) = row?;
                 pb::Dataset::decode(&*bytes)
@@ -236,16 +208,10 @@ fn connect(path: &Path) -> Result<Connection, LogError> {
 
 /// Makes the tables, or checks that they are those of this version.
 fn prepare(connection: &mut Connection, path: &Path) -> Result<(), LogError> {
-    let foreign = |problem: String| LogError::Foreign {
-        path: path.to_owned(),
-        problem,
-    };
+    let foreign = |problem: String| LogError::Foreign { path: path.to_owned(), problem };
     let number =
         |connection: &Connection, name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, layout) = (
-        number(connection, "application_id")?,
-        number(connection, "user_version")?,
-    );
+    let (application, layout) = (number(connection, "application_id")?, number(connection, "user_version")?);
     match (application, layout) {
         (0, 0) => {
             let tables: i64 =
@@ -261,9 +227,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), LogError> {
             Ok(())
         }
         (APPLICATION_ID, LAYOUT) => Ok(()),
-        (APPLICATION_ID, other) => Err(foreign(format!(
-            "its layout is {other}, this version's is {LAYOUT}"
-        ))),
+        (APPLICATION_ID, other) => Err(foreign(format!("its layout is {other}, this version's is {LAYOUT}"))),
         (other, _) => Err(foreign(format!("it is marked as another program's ({other:#x})"))),
     }
 }
@@ -274,20 +238,12 @@ fn decoded(search: SearchId, mut rows: rusqlite::Rows<'_>) -> Result<Vec<Event>,
         let version = row.get::<_, i64>(0)?.cast_unsigned();
         let payload = row.get_ref(1)?.as_blob().map_err(|_| {
             let source = DecodeError::Missing("payload");
-            LogError::Undecodable {
-                search,
-                version,
-                source,
-            }
+            LogError::Undecodable { search, version, source }
         })?;
         let event = pb::Event::decode(payload)
             .map_err(|error| DecodeError::from(&error))
             .and_then(Event::try_from)
-            .map_err(|source| LogError::Undecodable {
-                search,
-                version,
-                source,
-            })?;
+            .map_err(|source| LogError::Undecodable { search, version, source })?;
         events.push(event);
     }
     Ok(events)
@@ -296,9 +252,8 @@ fn decoded(search: SearchId, mut rows: rusqlite::Rows<'_>) -> Result<Vec<Event>,
 /// The writer's thread: until every sender is gone.
 fn write_all(connection: &mut Connection, queue: &std_mpsc::Receiver<Write>) {
     while let Ok(first) = queue.recv() {
-        let batch: Vec<Write> = std::iter::once(first)
-            .chain(queue.try_iter().take(MOST_PER_COMMIT - 1))
-            .collect();
+        let batch: Vec<Write> =
+            std::iter::once(first).chain(queue.try_iter().take(MOST_PER_COMMIT - 1)).collect();
         commit(connection, batch);
     }
 }
@@ -324,11 +279,7 @@ fn commit(connection: &mut Connection, batch: Vec<Write>) {
             let problem = error.to_string();
             let is_full = matches!(LogError::from(error), LogError::DiskFull);
             let failure = || {
-                if is_full {
-                    LogError::DiskFull
-                } else {
-                    LogError::Commit(problem.clone())
-                }
+                if is_full { LogError::DiskFull } else { LogError::Commit(problem.clone()) }
             };
             told.into_iter().for_each(|tell| tell(Err(failure())));
         }
@@ -375,23 +326,12 @@ fn create(transaction: &Connection, name: &Name, first: &Event) -> Result<Search
         .prepare_cached("INSERT INTO searches (name, version) VALUES (?1, 0)")?
         .execute(params![name.as_str()])?;
     let search = SearchId::new(transaction.last_insert_rowid().cast_unsigned());
-    append_events(
-        transaction,
-        &Append {
-            search,
-            expected_version: 0,
-            events: vec![first.clone()],
-        },
-    )?;
+    append_events(transaction, &Append { search, expected_version: 0, events: vec![first.clone()] })?;
     Ok(search)
 }
 
 fn append_events(transaction: &Connection, append: &Append) -> Result<(), LogError> {
-    let Append {
-        search,
-        expected_version,
-        events,
-    } = append;
+    let Append { search, expected_version, events } = append;
     let moved = transaction
         .prepare_cached("UPDATE searches SET version = ?3 WHERE id = ?1 AND version = ?2")?
         .execute(params![
@@ -400,10 +340,7 @@ fn append_events(transaction: &Connection, append: &Append) -> Result<(), LogErr
             stored(expected_version + events.len() as u64)
         ])?;
     if moved != 1 {
-        return Err(LogError::Conflict {
-            search: *search,
-            expected: *expected_version,
-        });
+        return Err(LogError::Conflict { search: *search, expected: *expected_version });
     }
     let mut insert = transaction
         .prepare_cached("INSERT INTO events (search, version, trial, payload) VALUES (?1, ?2, ?3, ?4)")?;
@@ -433,10 +370,7 @@ mod tests {
     use fittingroom_common::time::Timestamp;
 
     fn paused() -> Event {
-        Event {
-            at: Timestamp::from_millis(1),
-            fact: Fact::SearchPaused,
-        }
+        Event { at: Timestamp::from_millis(1), fact: Fact::SearchPaused }
     }
 
     fn name(text: &str) -> Name {
@@ -449,23 +383,11 @@ mod tests {
         let path = folder.path().join("log.sqlite");
         let log = SqliteLog::open(&path).expect("opens");
         let search = log.create(name("a"), paused()).await.expect("creates");
-        log.append(Append {
-            search,
-            expected_version: 1,
-            events: vec![paused(); 3],
-        })
-        .await
-        .expect("appends");
+        log.append(Append { search, expected_version: 1, events: vec![paused(); 3] }).await.expect("appends");
         drop(log);
         let log = SqliteLog::open(&path).expect("reopens");
         assert_eq!(log.events(search).await.expect("reads"), vec![paused(); 4]);
-        assert_eq!(
-            log.searches().await.expect("reads"),
-            [Listed {
-                id: search,
-                name: name("a")
-            }]
-        );
+        assert_eq!(log.searches().await.expect("reads"), [Listed { id: search, name: name("a") }]);
     }
 
     #[tokio::test]
@@ -473,19 +395,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let log = SqliteLog::open(&folder.path().join("log.sqlite")).expect("opens");
         let search = log.create(name("a"), paused()).await.expect("creates");
-        let append = |expected_version| {
-            log.append(Append {
-                search,
-                expected_version,
-                events: vec![paused()],
-            })
-        };
+        let append =
+            |expected_version| log.append(Append { search, expected_version, events: vec![paused()] });
         let (first, second) = tokio::join!(append(1), append(1));
         assert!(first.is_ok());
-        assert!(
-            matches!(second, Err(LogError::Conflict { expected: 1, .. })),
-            "{second:?}"
-        );
+        assert!(matches!(second, Err(LogError::Conflict { expected: 1, .. })), "{second:?}");
         assert!(matches!(append(7).await, Err(LogError::Conflict { .. })));
         assert_eq!(log.events(search).await.expect("reads").len(), 2);
     }
@@ -495,19 +409,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let log = SqliteLog::open(&folder.path().join("log.sqlite")).expect("opens");
         log.create(name("a"), paused()).await.expect("creates");
-        assert!(matches!(
-            log.create(name("a"), paused()).await,
-            Err(LogError::NameTaken { .. })
-        ));
+        assert!(matches!(log.create(name("a"), paused()).await, Err(LogError::NameTaken { .. })));
     }
 
     #[tokio::test]
     async fn another_programs_file_is_left_alone() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("log.sqlite");
-        Connection::open(&path)
-            .and_then(|it| it.execute_batch("CREATE TABLE t (x)"))
-            .expect("makes");
+        Connection::open(&path).and_then(|it| it.execute_batch("CREATE TABLE t (x)")).expect("makes");
         assert!(matches!(SqliteLog::open(&path), Err(LogError::Foreign { .. })));
         std::fs::write(&path, "this is no database at all, whatever its name may say").expect("writes");
         assert!(SqliteLog::open(&path).is_err());

@@ -20,31 +20,16 @@ pub(super) fn value(
     generator: &mut impl RngCore,
 ) -> Option<Value> {
     match distribution {
-        Distribution::Categorical {
-            values,
-            probabilities: Some(probabilities),
-        } => values.get(weighted(probabilities, unit(generator))).cloned(),
-        Distribution::Range {
-            scale,
-            min,
-            max,
-            q: None,
-        } => {
+        Distribution::Categorical { values, probabilities: Some(probabilities) } => {
+            values.get(weighted(probabilities, unit(generator))).cloned()
+        }
+        Distribution::Range { scale, min, max, q: None } => {
             let drawn = between(*scale, *min, *max, unit(generator));
             let rounded = six_digits(drawn);
-            let kept = if (*min..=*max).contains(&rounded) {
-                rounded
-            } else {
-                drawn
-            };
+            let kept = if (*min..=*max).contains(&rounded) { rounded } else { drawn };
             parameter.number(kept).ok()
         }
-        Distribution::Range {
-            scale: Scale::LogUniform,
-            min,
-            max,
-            q: Some(_),
-        } => {
+        Distribution::Range { scale: Scale::LogUniform, min, max, q: Some(_) } => {
             let drawn = between(Scale::LogUniform, *min, *max, unit(generator));
             parameter.number(distribution.multiples()?.nearest(drawn)).ok()
         }
@@ -59,15 +44,9 @@ pub(super) fn value(
                 .ok()
         }),
         Distribution::Constant(_)
-        | Distribution::Categorical {
-            probabilities: None, ..
-        }
+        | Distribution::Categorical { probabilities: None, .. }
         | Distribution::IntUniform { .. }
-        | Distribution::Range {
-            scale: Scale::Uniform,
-            q: Some(_),
-            ..
-        } => {
+        | Distribution::Range { scale: Scale::Uniform, q: Some(_), .. } => {
             let size = distribution.size()?;
             let index = (unit(generator) * size as f64) as u64;
             distribution.value(parameter, index.min(size.saturating_sub(1)))
@@ -107,10 +86,7 @@ fn weighted(probabilities: &[f64], share: f64) -> usize {
         }
     }
     // Rounding left something over: the last that can be drawn at all.
-    probabilities
-        .iter()
-        .rposition(|probability| *probability > 0.0)
-        .unwrap_or(0)
+    probabilities.iter().rposition(|probability| *probability > 0.0).unwrap_or(0)
 }
 
 fn six_digits(number: f64) -> f64 {

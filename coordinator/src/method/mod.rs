@@ -71,10 +71,7 @@ impl Plan {
             }
             Method::Random => drawn(spec),
         };
-        Self {
-            spec: spec.clone(),
-            source,
-        }
+        Self { spec: spec.clone(), source }
     }
 
     /// The point and the replicate that a trial is; `None` if the search has no such trial.
@@ -104,10 +101,9 @@ impl Plan {
 
     /// Every trial, in order.
     pub fn trials(&self) -> impl Iterator<Item = (TrialId, Hyperparameters)> {
-        (0..self.spec.trial_count()).map(TrialId::new).map_while(|trial| {
-            self.hyperparameters(trial)
-                .map(|hyperparameters| (trial, hyperparameters))
-        })
+        (0..self.spec.trial_count())
+            .map(TrialId::new)
+            .map_while(|trial| self.hyperparameters(trial).map(|hyperparameters| (trial, hyperparameters)))
     }
 
     /// A point whose hyperparameters are each drawn from a stream of their own, so that what one of them
@@ -121,11 +117,7 @@ impl Plan {
             let dimension = &space.dimensions[position];
             let value = if alive.has(position) {
                 let mut generator = stream.clone().named(dimension.parameter.name()).generator();
-                Some(draw::value(
-                    dimension.parameter,
-                    &dimension.distribution,
-                    &mut generator,
-                )?)
+                Some(draw::value(dimension.parameter, &dimension.distribution, &mut generator)?)
             } else {
                 None
             };

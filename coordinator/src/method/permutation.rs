@@ -23,11 +23,7 @@ impl Permutation {
     pub(super) fn new(size: u64, stream: &Stream) -> Self {
         let bits = u64::BITS - size.saturating_sub(1).leading_zeros();
         let mut generator = stream.generator();
-        Self {
-            size,
-            half_bits: bits.div_ceil(2).max(1),
-            keys: std::array::from_fn(|_| generator.next_u64()),
-        }
+        Self { size, half_bits: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| generator.next_u64()) }
     }
 
     /// Where the permutation takes a number below its size; a number that is not stays itself.
@@ -86,10 +82,7 @@ mod tests {
             first[order(size, seed)[0] as usize] += 1;
         }
         // 1000 each, with a standard deviation of 29.
-        assert!(
-            first.iter().all(|count| (850..1_150).contains(count)),
-            "{first:?}"
-        );
+        assert!(first.iter().all(|count| (850..1_150).contains(count)), "{first:?}");
     }
 
     #[test]

@@ -19,12 +19,7 @@ impl Search {
         match &event.fact {
             // The first event made this search; see `new`.
             Fact::SearchCreated(_) => {}
-            Fact::TrialPlanned {
-                trial,
-                replicate,
-                hyperparameters,
-                seeds,
-            } => {
+            Fact::TrialPlanned { trial, replicate, hyperparameters, seeds } => {
                 self.trials.push(Trial {
                     replicate: *replicate,
                     hyperparameters: hyperparameters.clone(),
@@ -51,14 +46,7 @@ impl Search {
             }
             Fact::TrialCompleted { attempt, model } => {
                 let metric = self.created.spec.metric;
-                self.end_attempt(
-                    *attempt,
-                    Phase::Complete {
-                        attempt: attempt.number,
-                        model: *model,
-                    },
-                    at,
-                );
+                self.end_attempt(*attempt, Phase::Complete { attempt: attempt.number, model: *model }, at);
                 self.counts.complete += 1;
                 let key = self
                     .trial(attempt.trial)
@@ -81,30 +69,18 @@ impl Search {
                     trial.newest = Some(attempt.number);
                 }
                 self.holders.insert((holder.worker, holder.slot), *attempt);
-                self.evaluation = Evaluation::Running {
-                    attempt: *attempt,
-                    lease: self.new_lease(holder, at),
-                    failures,
-                };
+                self.evaluation =
+                    Evaluation::Running { attempt: *attempt, lease: self.new_lease(holder, at), failures };
             }
             Fact::EvaluationFailed { .. } => {
-                self.end_evaluation(Evaluation::Idle {
-                    failures: self.evaluation_failures() + 1,
-                });
+                self.end_evaluation(Evaluation::Idle { failures: self.evaluation_failures() + 1 });
             }
             Fact::BestEvaluated { trial, test } => {
-                self.end_evaluation(Evaluation::Done {
-                    trial: *trial,
-                    test: *test,
-                });
+                self.end_evaluation(Evaluation::Done { trial: *trial, test: *test });
             }
             Fact::SearchPaused => self.state = State::Paused,
             Fact::SearchResumed => self.state = State::Running,
-            Fact::SearchStopping { reason } => {
-                self.state = State::Stopping {
-                    reason: reason.clone(),
-                }
-            }
+            Fact::SearchStopping { reason } => self.state = State::Stopping { reason: reason.clone() },
             Fact::SearchCancelled => {
                 self.cancel_all();
                 self.state = State::Cancelled { at };
@@ -122,21 +98,13 @@ impl Search {
             }
             Fact::SearchFailed { reason } => {
                 self.cancel_all();
-                self.state = State::Failed {
-                    at,
-                    reason: reason.clone(),
-                };
+                self.state = State::Failed { at, reason: reason.clone() };
             }
         }
     }
 
     fn new_lease(&self, holder: &Holder, at: Timestamp) -> Lease {
-        Lease {
-            holder: holder.clone(),
-            started: at,
-            expires: at.after(self.lease),
-            progress: None,
-        }
+        Lease { holder: holder.clone(), started: at, expires: at.after(self.lease), progress: None }
     }
 
     fn start(&mut self, attempt: Attempt, holder: &Holder, at: Timestamp) {
@@ -179,11 +147,7 @@ impl Search {
 
     fn release(&mut self, attempt: Attempt, at: Timestamp) {
         match self.evaluation {
-            Evaluation::Running {
-                attempt: evaluating,
-                failures,
-                ..
-            } if evaluating == attempt => {
+            Evaluation::Running { attempt: evaluating, failures, .. } if evaluating == attempt => {
                 self.end_evaluation(Evaluation::Idle { failures });
             }
             Evaluation::Running { .. } | Evaluation::Idle { .. } | Evaluation::Done { .. } => {
@@ -234,11 +198,7 @@ impl Search {
     }
 
     fn end_evaluation(&mut self, next: Evaluation) {
-        if let Some(holder) = self
-            .evaluation
-            .lease()
-            .map(|lease| (lease.holder.worker, lease.holder.slot))
-        {
+        if let Some(holder) = self.evaluation.lease().map(|lease| (lease.holder.worker, lease.holder.slot)) {
             self.holders.remove(&holder);
         }
         self.evaluation = next;
@@ -255,11 +215,7 @@ impl Search {
     ) -> bool {
         let expires = now.after(self.lease);
         let evaluating = match &mut self.evaluation {
-            Evaluation::Running {
-                attempt: evaluating,
-                lease,
-                ..
-            } if *evaluating == attempt => Some(lease),
+            Evaluation::Running { attempt: evaluating, lease, .. } if *evaluating == attempt => Some(lease),
             Evaluation::Running { .. } | Evaluation::Idle { .. } | Evaluation::Done { .. } => None,
         };
         let index = usize::try_from(attempt.trial.get()).unwrap_or(usize::MAX);
@@ -268,10 +224,7 @@ impl Search {
             .get_mut(index)
             .filter(|trial| trial.newest == Some(attempt.number))
             .and_then(Trial::lease_mut);
-        match evaluating
-            .or(training)
-            .filter(|lease| lease.holder.worker == worker)
-        {
+        match evaluating.or(training).filter(|lease| lease.holder.worker == worker) {
             Some(lease) => {
                 lease.expires = expires;
                 lease.progress = progress.or(lease.progress);

@@ -15,16 +15,8 @@ impl Search {
     pub fn decide(&self, command: Command, now: Timestamp) -> Result<Vec<Fact>, Rejection> {
         match command {
             Command::Lease { holder } => Ok(self.lease(holder)),
-            Command::Report {
-                attempt,
-                worker,
-                report,
-            } => self.report(attempt, worker, report),
-            Command::Complete {
-                attempt,
-                worker,
-                outcome,
-            } => self.complete(attempt, worker, outcome),
+            Command::Report { attempt, worker, report } => self.report(attempt, worker, report),
+            Command::Complete { attempt, worker, outcome } => self.complete(attempt, worker, outcome),
             Command::Tick => Ok(self.tick(now)),
             Command::Pause => self.pause(),
             Command::Resume => self.resume(),
@@ -39,31 +31,15 @@ impl Search {
             State::Complete { .. } | State::Cancelled { .. } | State::Failed { .. } => return Vec::new(),
             State::Running | State::Paused | State::Stopping { .. } => {}
         }
-        if let Some(limit) = self
-            .created
-            .spec
-            .max_failed_trials
-            .filter(|limit| self.faults > *limit)
-        {
-            let reason = format!(
-                "{} trials failed, where max_failed_trials allows {limit}",
-                self.faults
-            );
+        if let Some(limit) = self.created.spec.max_failed_trials.filter(|limit| self.faults > *limit) {
+            let reason = format!("{} trials failed, where max_failed_trials allows {limit}", self.faults);
             return vec![Fact::SearchFailed { reason }];
         }
         if matches!(self.state, State::Stopping { .. }) && !self.waiting.is_empty() {
-            return self
-                .waiting
-                .iter()
-                .map(|&trial| Fact::TrialCancelled { trial })
-                .collect();
+            return self.waiting.iter().map(|&trial| Fact::TrialCancelled { trial }).collect();
         }
         let over = self.is_trained_out() && self.awaits_evaluation().is_none();
-        if over {
-            vec![Fact::SearchCompleted]
-        } else {
-            Vec::new()
-        }
+        if over { vec![Fact::SearchCompleted] } else { Vec::new() }
     }
 
     /// Whether every trial that will ever run has ended, and only the final evaluation can be left.
@@ -112,27 +88,21 @@ impl Search {
         if self.holders.contains_key(&(holder.worker, holder.slot)) || !self.has_work() {
             return Vec::new();
         }
-        if let Some((&id, trial)) = self.waiting.first().and_then(|id| Some((id, self.trial(*id)?))) {
-            let attempt = Attempt {
-                trial: id,
-                number: trial.next_attempt(),
-            };
-            return vec![Fact::AttemptStarted { attempt, holder }];
+        if matches!(self.state, State::Running) {
+            if let Some((&id, trial)) = self.waiting.first().and_then(|id| Some((id, self.trial(*id)?))) {
+                let attempt = Attempt { trial: id, number: trial.next_attempt() };
+                return vec![Fact::AttemptStarted { attempt, holder }];
+            }
+            if self.has_undrawn() {
+                return self.draw(holder).unwrap_or_default();
+            }
         }
-        if self.has_undrawn() {
-            return self.draw(holder).unwrap_or_default();
-        }
-        let Some((best, trial)) = self
-            .awaits_evaluation()
-            .and_then(|best| Some((best, self.trial(best)?)))
+        let Some((best, trial)) = self.awaits_evaluation().and_then(|best| Some((best, self.trial(best)?)))
         else {
             return Vec::new();
         };
         vec![Fact::EvaluationStarted {
-            attempt: Attempt {
-                trial: best,
-                number: trial.next_attempt(),
-            },
+            attempt: Attempt { trial: best, number: trial.next_attempt() },
             holder,
         }]
     }
@@ -147,18 +117,13 @@ impl Search {
             hyperparameters: self.plan.hyperparameters(trial)?,
             seeds: Seeds::derive(spec.seed, replicate, trial),
         };
-        let attempt = Attempt {
-            trial,
-            number: AttemptNumber::FIRST,
-        };
+        let attempt = Attempt { trial, number: AttemptNumber::FIRST };
         Some(vec![planned, Fact::AttemptStarted { attempt, holder }])
     }
 
     /// The trial and the lease that an attempt runs under, if it is the one that counts.
     fn running(&self, attempt: Attempt, worker: WorkerId) -> Result<(&Trial, &Lease), Rejection> {
-        let trial = self
-            .trial(attempt.trial)
-            .ok_or(Rejection::UnknownTrial { trial: attempt.trial })?;
+        let trial = self.trial(attempt.trial).ok_or(Rejection::UnknownTrial { trial: attempt.trial })?;
         match trial.lease() {
             Some(lease) if trial.newest == Some(attempt.number) && lease.holder.worker == worker => {
                 Ok((trial, lease))
@@ -174,11 +139,7 @@ impl Search {
             return Ok(Vec::new());
         }
         if report.epoch != reported + 1 || report.epoch > self.epochs(trial) {
-            return Err(Rejection::EpochGap {
-                attempt,
-                found: report.epoch,
-                expected: reported + 1,
-            });
+            return Err(Rejection::EpochGap { attempt, found: report.epoch, expected: reported + 1 });
         }
         Ok(vec![Fact::EpochReported { attempt, report }])
     }
@@ -195,11 +156,7 @@ impl Search {
     }
 
     fn complete(&self, attempt: Attempt, worker: WorkerId, outcome: Outcome) -> Result<Vec<Fact>, Rejection> {
-        if let Evaluation::Running {
-            attempt: evaluating,
-            lease,
-            ..
-        } = &self.evaluation
+        if let Evaluation::Running { attempt: evaluating, lease, .. } = &self.evaluation
             && *evaluating == attempt
             && lease.holder.worker == worker
         {
@@ -211,14 +168,9 @@ impl Search {
         let (trial, _) = self.running(attempt, worker)?;
         match outcome {
             Outcome::Trained { model } => {
-                let all = trial
-                    .report
-                    .is_some_and(|report| report.epoch == self.epochs(trial));
+                let all = trial.report.is_some_and(|report| report.epoch == self.epochs(trial));
                 if !all {
-                    return Err(Rejection::WrongOutcome {
-                        attempt,
-                        problem: "it has epochs left to report",
-                    });
+                    return Err(Rejection::WrongOutcome { attempt, problem: "it has epochs left to report" });
                 }
                 if model.is_none() && self.wants_model(attempt) {
                     return Err(Rejection::WrongOutcome {
@@ -228,10 +180,9 @@ impl Search {
                 }
                 Ok(vec![Fact::TrialCompleted { attempt, model }])
             }
-            Outcome::Evaluated(_) => Err(Rejection::WrongOutcome {
-                attempt,
-                problem: "it trains; it does not evaluate",
-            }),
+            Outcome::Evaluated(_) => {
+                Err(Rejection::WrongOutcome { attempt, problem: "it trains; it does not evaluate" })
+            }
             Outcome::Failed(failure) => Ok(self.fail(attempt, trial, failure)),
             Outcome::Released => Ok(vec![Fact::AttemptReleased { attempt }]),
         }
@@ -259,15 +210,9 @@ impl Search {
     fn fail(&self, attempt: Attempt, trial: &Trial, failure: Failure) -> Vec<Fact> {
         let is_last = failure.reason == FailureReason::Diverged
             || trial.failures.saturating_add(1) >= self.created.spec.max_attempts;
-        let mut facts = vec![Fact::AttemptFailed {
-            attempt,
-            failure: failure.clone(),
-        }];
+        let mut facts = vec![Fact::AttemptFailed { attempt, failure: failure.clone() }];
         if is_last {
-            facts.push(Fact::TrialFailed {
-                trial: attempt.trial,
-                failure,
-            });
+            facts.push(Fact::TrialFailed { trial: attempt.trial, failure });
         }
         facts
     }
@@ -287,15 +232,10 @@ impl Search {
         if let Evaluation::Running { attempt, lease, .. } = &self.evaluation
             && lease.expires <= now
         {
-            facts.push(Fact::EvaluationFailed {
-                attempt: *attempt,
-                failure: lost(lease),
-            });
+            facts.push(Fact::EvaluationFailed { attempt: *attempt, failure: lost(lease) });
         }
         if self.budget_end().is_some_and(|end| end <= now) {
-            facts.push(Fact::SearchStopping {
-                reason: "its budget of time is used up".to_owned(),
-            });
+            facts.push(Fact::SearchStopping { reason: "its budget of time is used up".to_owned() });
         }
         facts
     }
@@ -307,10 +247,7 @@ impl Search {
             State::Stopping { .. }
             | State::Complete { .. }
             | State::Cancelled { .. }
-            | State::Failed { .. } => Err(Rejection::WrongState {
-                state: self.state(),
-                wish: "paused",
-            }),
+            | State::Failed { .. } => Err(Rejection::WrongState { state: self.state(), wish: "paused" }),
         }
     }
 
@@ -321,23 +258,19 @@ impl Search {
             State::Stopping { .. }
             | State::Complete { .. }
             | State::Cancelled { .. }
-            | State::Failed { .. } => Err(Rejection::WrongState {
-                state: self.state(),
-                wish: "resumed",
-            }),
+            | State::Failed { .. } => Err(Rejection::WrongState { state: self.state(), wish: "resumed" }),
         }
     }
 
     fn stop(&self) -> Result<Vec<Fact>, Rejection> {
         match self.state {
-            State::Running | State::Paused => Ok(vec![Fact::SearchStopping {
-                reason: "stopped by the operator".to_owned(),
-            }]),
+            State::Running | State::Paused => {
+                Ok(vec![Fact::SearchStopping { reason: "stopped by the operator".to_owned() }])
+            }
             State::Stopping { .. } | State::Complete { .. } => Ok(Vec::new()),
-            State::Cancelled { .. } | State::Failed { .. } => Err(Rejection::WrongState {
-                state: self.state(),
-                wish: "stopped",
-            }),
+            State::Cancelled { .. } | State::Failed { .. } => {
+                Err(Rejection::WrongState { state: self.state(), wish: "stopped" })
+            }
         }
     }
 
@@ -345,32 +278,24 @@ impl Search {
         match self.state {
             State::Running | State::Paused | State::Stopping { .. } => Ok(vec![Fact::SearchCancelled]),
             State::Cancelled { .. } => Ok(Vec::new()),
-            State::Complete { .. } | State::Failed { .. } => Err(Rejection::WrongState {
-                state: self.state(),
-                wish: "cancelled",
-            }),
+            State::Complete { .. } | State::Failed { .. } => {
+                Err(Rejection::WrongState { state: self.state(), wish: "cancelled" })
+            }
         }
     }
 }
 
 fn lost(lease: &Lease) -> Failure {
-    Failure::new(
-        FailureReason::WorkerLost,
-        format!("worker {} was silent past its lease", lease.holder.name),
-    )
+    Failure::new(FailureReason::WorkerLost, format!("worker {} was silent past its lease", lease.holder.name))
 }
 
 fn end_evaluation(attempt: Attempt, outcome: Outcome) -> Result<Vec<Fact>, Rejection> {
     match outcome {
-        Outcome::Evaluated(test) => Ok(vec![Fact::BestEvaluated {
-            trial: attempt.trial,
-            test,
-        }]),
+        Outcome::Evaluated(test) => Ok(vec![Fact::BestEvaluated { trial: attempt.trial, test }]),
         Outcome::Failed(failure) => Ok(vec![Fact::EvaluationFailed { attempt, failure }]),
         Outcome::Released => Ok(vec![Fact::AttemptReleased { attempt }]),
-        Outcome::Trained { .. } => Err(Rejection::WrongOutcome {
-            attempt,
-            problem: "it evaluates; it does not train",
-        }),
+        Outcome::Trained { .. } => {
+            Err(Rejection::WrongOutcome { attempt, problem: "it evaluates; it does not train" })
+        }
     }
 }

@@ -104,11 +104,7 @@ impl Search {
     /// The search that these events made; `None` if they do not begin with its creation.
     pub fn replay(id: SearchId, events: impl IntoIterator<Item = Event>, lease: Duration) -> Option<Self> {
         let mut events = events.into_iter();
-        let Event {
-            at,
-            fact: Fact::SearchCreated(created),
-        } = events.next()?
-        else {
+        let Event { at, fact: Fact::SearchCreated(created) } = events.next()? else {
             return None;
         };
         let mut search = Self::new(id, *created, at, lease);
@@ -192,10 +188,7 @@ impl Search {
     fn epochs(&self, trial: &Trial) -> u32 {
         let epochs = Parameter::find("epochs").ok();
         let value = epochs.and_then(|epochs| {
-            trial
-                .hyperparameters
-                .get(epochs)
-                .or_else(|| self.created.defaults.get(epochs))
+            trial.hyperparameters.get(epochs).or_else(|| self.created.defaults.get(epochs))
         });
         match value {
             Some(Value::Integer(epochs)) => u32::try_from(*epochs).unwrap_or(u32::MAX),
@@ -206,10 +199,7 @@ impl Search {
     /// What the final evaluation found, if it is done.
     fn evaluated(&self, trial: TrialId) -> Option<Score> {
         match self.evaluation {
-            Evaluation::Done {
-                trial: evaluated,
-                test,
-            } if evaluated == trial => Some(test),
+            Evaluation::Done { trial: evaluated, test } if evaluated == trial => Some(test),
             _ => None,
         }
     }

@@ -40,10 +40,7 @@ pub(super) struct Trial {
 pub(super) enum Phase {
     Waiting,
     Running(Lease),
-    Complete {
-        attempt: AttemptNumber,
-        model: Option<ArtifactHash>,
-    },
+    Complete { attempt: AttemptNumber, model: Option<ArtifactHash> },
     Failed(Failure),
     Cancelled,
 }
@@ -82,18 +79,9 @@ impl Trial {
 /// The evaluation of the best model on the test set, at the end of the search.
 #[derive(Clone, Debug)]
 pub(super) enum Evaluation {
-    Idle {
-        failures: u32,
-    },
-    Running {
-        attempt: Attempt,
-        lease: Lease,
-        failures: u32,
-    },
-    Done {
-        trial: TrialId,
-        test: Score,
-    },
+    Idle { failures: u32 },
+    Running { attempt: Attempt, lease: Lease, failures: u32 },
+    Done { trial: TrialId, test: Score },
 }
 
 impl Evaluation {

@@ -81,11 +81,7 @@ impl Search {
     /// were cancelled, each in the order of their numbers.
     pub fn unranked(&self) -> impl Iterator<Item = TrialRow> {
         let in_states = |states: &'static [TrialState]| {
-            let trials = self
-                .trials
-                .iter()
-                .zip(0..)
-                .map(|(trial, number)| (TrialId::new(number), trial));
+            let trials = self.trials.iter().zip(0..).map(|(trial, number)| (TrialId::new(number), trial));
             trials
                 .filter(|(_, trial)| states.contains(&trial.state()))
                 .filter(|(id, trial)| self.key(*id, trial).is_none())
@@ -98,10 +94,7 @@ impl Search {
 
     /// The trials that run now.
     pub fn running_rows(&self) -> Vec<TrialRow> {
-        self.leased
-            .iter()
-            .filter_map(|id| Some(self.ranked_row(*id, self.trial(*id)?, None)))
-            .collect()
+        self.leased.iter().filter_map(|id| Some(self.ranked_row(*id, self.trial(*id)?, None))).collect()
     }
 
     /// Which repetition of its point a trial is, and its random streams.
@@ -122,11 +115,7 @@ impl Search {
     pub fn best(&self) -> Option<Best> {
         let id = self.board.best()?.trial();
         let trial = self.trial(id)?;
-        let Phase::Complete {
-            attempt,
-            model: Some(model),
-        } = trial.phase
-        else {
+        let Phase::Complete { attempt, model: Some(model) } = trial.phase else {
             return None;
         };
         Some(Best {
@@ -153,10 +142,7 @@ impl Search {
             },
         };
         Some(Assignment {
-            id: SearchAttempt {
-                search: self.id,
-                attempt,
-            },
+            id: SearchAttempt { search: self.id, attempt },
             search_name: self.created.name.clone(),
             dataset: self.created.dataset.clone(),
             work,

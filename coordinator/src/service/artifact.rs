@@ -31,15 +31,8 @@ impl pb::artifact_service_server::ArtifactService for Artifact {
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let hash =
             ArtifactHash::from_wire(&request.into_inner().hash).map_err(|error| undecodable(&error))?;
-        let chunks = self
-            .cluster
-            .artifacts()
-            .get_stream(hash)
-            .await
-            .map_err(|error| of_artifact(&error))?;
-        let chunks = chunks
-            .map_ok(|data| pb::Chunk { data })
-            .map_err(|error| of_artifact(&error));
+        let chunks = self.cluster.artifacts().get_stream(hash).await.map_err(|error| of_artifact(&error))?;
+        let chunks = chunks.map_ok(|data| pb::Chunk { data }).map_err(|error| of_artifact(&error));
         Ok(Response::new(chunks.boxed()))
     }
 

@@ -62,10 +62,7 @@ fn parts(rows: Vec<TrialRow>) -> impl Stream<Item = pb::LeaderboardPart> {
     let mut rows = rows.into_iter().map(pb::TrialRow::from).peekable();
     futures_util::stream::iter(std::iter::from_fn(move || {
         rows.peek()?;
-        Some(pb::LeaderboardPart {
-            search: None,
-            trials: rows.by_ref().take(ROWS_PER_PART).collect(),
-        })
+        Some(pb::LeaderboardPart { search: None, trials: rows.by_ref().take(ROWS_PER_PART).collect() })
     }))
 }
 
@@ -81,18 +78,9 @@ impl pb::operator_service_server::OperatorService for Operator {
         request: Request<pb::LaunchRequest>,
     ) -> Result<Response<pb::LaunchResponse>, Status> {
         let launch = Launch::try_from(request.into_inner()).map_err(|error| undecodable(&error))?;
-        let search = self
-            .cluster
-            .launch(launch)
-            .await
-            .map_err(|error| of_cluster(&error))?;
-        let summary = search
-            .query(|search| search.summary())
-            .await
-            .map_err(|error| of_refusal(&error))?;
-        Ok(Response::new(pb::LaunchResponse {
-            search: Some(summary.into()),
-        }))
+        let search = self.cluster.launch(launch).await.map_err(|error| of_cluster(&error))?;
+        let summary = search.query(|search| search.summary()).await.map_err(|error| of_refusal(&error))?;
+        Ok(Response::new(pb::LaunchResponse { search: Some(summary.into()) }))
     }
 
     async fn list_searches(
@@ -101,10 +89,8 @@ impl pb::operator_service_server::OperatorService for Operator {
     ) -> Result<Response<pb::ListSearchesResponse>, Status> {
         let mut searches = Vec::new();
         for search in self.cluster.searches() {
-            let summary = search
-                .query(|search| search.summary())
-                .await
-                .map_err(|error| of_refusal(&error))?;
+            let summary =
+                search.query(|search| search.summary()).await.map_err(|error| of_refusal(&error))?;
             searches.push(summary.into());
         }
         Ok(Response::new(pb::ListSearchesResponse { searches }))
@@ -122,10 +108,7 @@ impl pb::operator_service_server::OperatorService for Operator {
             Action::Stop => Command::Stop,
             Action::Cancel => Command::Cancel,
         };
-        let state = self
-            .find(&request.name)?
-            .command(command, |search| search.state())
-            .await;
+        let state = self.find(&request.name)?.command(command, |search| search.state()).await;
         let state = pb::SearchState::from(state.map_err(|error| of_refusal(&error))?);
         Ok(Response::new(pb::ControlResponse { state: state.into() }))
     }
@@ -135,11 +118,8 @@ impl pb::operator_service_server::OperatorService for Operator {
         request: Request<pb::GetLeaderboardRequest>,
     ) -> Result<Response<Self::GetLeaderboardStream>, Status> {
         let request = request.into_inner();
-        let top = if request.top == 0 {
-            usize::MAX
-        } else {
-            usize::try_from(request.top).unwrap_or(usize::MAX)
-        };
+        let top =
+            if request.top == 0 { usize::MAX } else { usize::try_from(request.top).unwrap_or(usize::MAX) };
         let (summary, rows) = self
             .find(&request.name)?
             .query(move |search| {
@@ -148,10 +128,7 @@ impl pb::operator_service_server::OperatorService for Operator {
             })
             .await
             .map_err(|error| of_refusal(&error))?;
-        let head = pb::LeaderboardPart {
-            search: Some(summary.into()),
-            trials: Vec::new(),
-        };
+        let head = pb::LeaderboardPart { search: Some(summary.into()), trials: Vec::new() };
         let all = futures_util::stream::iter([head]).chain(parts(rows)).map(Ok);
         Ok(Response::new(all.boxed()))
     }
@@ -164,9 +141,7 @@ impl pb::operator_service_server::OperatorService for Operator {
         let top = request.top.clamp(1, MAX_TOP) as usize;
         let search = self.find(&request.name)?;
         let cluster = Arc::clone(&self.cluster);
-        Ok(Response::new(streamed(|views| {
-            watch(cluster, search, top, views)
-        })))
+        Ok(Response::new(streamed(|views| watch(cluster, search, top, views))))
     }
 
     async fn get_trial(
@@ -176,26 +151,14 @@ impl pb::operator_service_server::OperatorService for Operator {
         let request = request.into_inner();
         let search = self.find(&request.name)?;
         let trial = TrialId::new(request.trial);
-        let known = search
-            .query(move |search| Some((search.row(trial)?, search.origin(trial)?)))
-            .await;
+        let known = search.query(move |search| Some((search.row(trial)?, search.origin(trial)?))).await;
         let Some((row, (replicate, seeds))) = known.map_err(|error| of_refusal(&error))? else {
             let name = search.name();
-            return Err(Status::not_found(format!(
-                "search {name} has no trial {trial} (yet)"
-            )));
+            return Err(Status::not_found(format!("search {name} has no trial {trial} (yet)")));
         };
         let events = self.cluster.log().events_of_trial(search.id(), trial).await;
         let attempts = history::attempts(&events.map_err(|error| of_log(&error))?);
-        Ok(Response::new(
-            TrialHistory {
-                row,
-                seeds,
-                replicate,
-                attempts,
-            }
-            .into(),
-        ))
+        Ok(Response::new(TrialHistory { row, seeds, replicate, attempts }.into()))
     }
 
     async fn get_epochs(
@@ -211,22 +174,13 @@ impl pb::operator_service_server::OperatorService for Operator {
         &self,
         _: Request<pb::ListWorkersRequest>,
     ) -> Result<Response<pb::ListWorkersResponse>, Status> {
-        let workers = self
-            .cluster
-            .workers()
-            .rows(self.cluster.now())
-            .into_iter()
-            .map(Into::into)
-            .collect();
+        let workers = self.cluster.workers().rows(self.cluster.now()).into_iter().map(Into::into).collect();
         Ok(Response::new(pb::ListWorkersResponse { workers }))
     }
 
     async fn get_best(&self, request: Request<pb::GetBestRequest>) -> Result<Response<pb::Best>, Status> {
         let search = self.find(&request.into_inner().name)?;
-        let best = search
-            .query(|search| search.best())
-            .await
-            .map_err(|error| of_refusal(&error))?;
+        let best = search.query(|search| search.best()).await.map_err(|error| of_refusal(&error))?;
         match best {
             Some(best) => Ok(Response::new(best.into())),
             None => Err(Status::failed_precondition(format!(
@@ -240,26 +194,18 @@ impl pb::operator_service_server::OperatorService for Operator {
         &self,
         _: Request<pb::ListDatasetsRequest>,
     ) -> Result<Response<pb::ListDatasetsResponse>, Status> {
-        let datasets = self
-            .cluster
-            .datasets()
-            .list()
-            .await
-            .map_err(|error| of_log(&error))?;
-        Ok(Response::new(pb::ListDatasetsResponse {
-            datasets: datasets.iter().map(Into::into).collect(),
-        }))
+        let datasets = self.cluster.datasets().list().await.map_err(|error| of_log(&error))?;
+        Ok(Response::new(pb::ListDatasetsResponse { datasets: datasets.iter().map(Into::into).collect() }))
     }
 
     async fn fetch_dataset(
         &self,
         request: Request<pb::FetchDatasetRequest>,
     ) -> Result<Response<Self::FetchDatasetStream>, Status> {
-        let name: Name = request
-            .into_inner()
-            .name
-            .parse()
-            .map_err(|error: fittingroom_common::id::IdError| Status::invalid_argument(error.to_string()))?;
+        let name: Name =
+            request.into_inner().name.parse().map_err(|error: fittingroom_common::id::IdError| {
+                Status::invalid_argument(error.to_string())
+            })?;
         let cluster = Arc::clone(&self.cluster);
         Ok(Response::new(streamed(|steps| fetch(cluster, name, steps))))
     }
@@ -270,15 +216,8 @@ impl pb::operator_service_server::OperatorService for Operator {
     ) -> Result<Response<pb::AddDatasetResponse>, Status> {
         let AddDataset { name, files } =
             AddDataset::try_from(request.into_inner()).map_err(|error| undecodable(&error))?;
-        let manifest = self
-            .cluster
-            .datasets()
-            .add(name, files)
-            .await
-            .map_err(|error| of_obtain(&error))?;
-        Ok(Response::new(pb::AddDatasetResponse {
-            dataset: Some((&manifest).into()),
-        }))
+        let manifest = self.cluster.datasets().add(name, files).await.map_err(|error| of_obtain(&error))?;
+        Ok(Response::new(pb::AddDatasetResponse { dataset: Some((&manifest).into()) }))
     }
 }
 
@@ -292,11 +231,7 @@ async fn watch(
     let mut pulse = search.pulse();
     loop {
         let has_ended = pulse.borrow_and_update().state.has_ended();
-        let view = cluster
-            .view(&search, top)
-            .await
-            .map(Into::into)
-            .map_err(|error| of_cluster(&error));
+        let view = cluster.view(&search, top).await.map(Into::into).map_err(|error| of_cluster(&error));
         let has_failed = view.is_err();
         if views.send(view).await.is_err() || has_failed || has_ended {
             return;
@@ -324,9 +259,8 @@ async fn epochs(
 ) {
     for number in 0.. {
         let trial = TrialId::new(number);
-        let counted = search
-            .query(move |search| Some((search.row(trial)?, search.counted_attempt(trial))))
-            .await;
+        let counted =
+            search.query(move |search| Some((search.row(trial)?, search.counted_attempt(trial)))).await;
         let attempt = match counted {
             Ok(Some((_, Some(attempt)))) => attempt,
             Ok(Some((_, None))) => continue,
@@ -345,20 +279,9 @@ async fn epochs(
                 return;
             }
         };
-        let history = history::attempts(&events)
-            .into_iter()
-            .find(|it| it.number == attempt);
+        let history = history::attempts(&events).into_iter().find(|it| it.number == attempt);
         for report in history.into_iter().flat_map(|it| it.epochs) {
-            if rows
-                .send(Ok(EpochRow {
-                    trial,
-                    attempt,
-                    report,
-                }
-                .into()))
-                .await
-                .is_err()
-            {
+            if rows.send(Ok(EpochRow { trial, attempt, report }.into())).await.is_err() {
                 return;
             }
         }
@@ -384,8 +307,6 @@ async fn fetch(
     while let Ok(text) = told.try_recv() {
         drop(steps.send(Ok(FetchStep::Progress(text).into())).await);
     }
-    let last = obtained
-        .map(|manifest| FetchStep::Done(manifest).into())
-        .map_err(|error| of_obtain(&error));
+    let last = obtained.map(|manifest| FetchStep::Done(manifest).into()).map_err(|error| of_obtain(&error));
     drop(steps.send(last).await);
 }

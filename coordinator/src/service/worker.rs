@@ -68,14 +68,9 @@ impl pb::worker_service_server::WorkerService for Worker {
         let request = request.into_inner();
         let worker = worker_id(&request.worker_id)?;
         let patience = Duration::from_millis(request.wait_ms.into()).min(MAX_LEASE_WAIT);
-        let leased = self
-            .cluster
-            .lease(worker, SlotNumber::new(request.slot), patience)
-            .await;
+        let leased = self.cluster.lease(worker, SlotNumber::new(request.slot), patience).await;
         let assignment = leased.map_err(|error| of_cluster(&error))?;
-        Ok(Response::new(pb::LeaseResponse {
-            assignment: assignment.as_ref().map(Into::into),
-        }))
+        Ok(Response::new(pb::LeaseResponse { assignment: assignment.as_ref().map(Into::into) }))
     }
 
     async fn heartbeat(
@@ -88,10 +83,7 @@ impl pb::worker_service_server::WorkerService for Worker {
         let held = held.map_err(|error| undecodable(&error))?;
         let directives = self.cluster.heartbeat(worker, held, request.draining).await;
         let directives = directives.map_err(|error| of_cluster(&error))?;
-        let directives = directives
-            .into_iter()
-            .map(|it| pb::Directive::from(it).into())
-            .collect();
+        let directives = directives.into_iter().map(|it| pb::Directive::from(it).into()).collect();
         Ok(Response::new(pb::HeartbeatResponse { directives }))
     }
 
@@ -103,16 +95,11 @@ impl pb::worker_service_server::WorkerService for Worker {
         let worker = worker_id(&request.worker_id)?;
         let id =
             SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
-        let report = request
-            .report
-            .ok_or_else(|| Status::invalid_argument("the field report is missing"))?;
+        let report = request.report.ok_or_else(|| Status::invalid_argument("the field report is missing"))?;
         let report = Report::try_from(report).map_err(|error| undecodable(&error))?;
         let kept = self.cluster.report(id.search, id.attempt, worker, report).await;
         let keep_model = kept.map_err(|error| of_cluster(&error))?;
-        Ok(Response::new(pb::ReportResponse {
-            directive: pb::Directive::Continue.into(),
-            keep_model,
-        }))
+        Ok(Response::new(pb::ReportResponse { directive: pb::Directive::Continue.into(), keep_model }))
     }
 
     async fn complete(
@@ -123,14 +110,10 @@ impl pb::worker_service_server::WorkerService for Worker {
         let worker = worker_id(&request.worker_id)?;
         let id =
             SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
-        let outcome = request
-            .outcome
-            .ok_or_else(|| Status::invalid_argument("the field outcome is missing"))?;
+        let outcome =
+            request.outcome.ok_or_else(|| Status::invalid_argument("the field outcome is missing"))?;
         let outcome = Outcome::try_from(outcome).map_err(|error| undecodable(&error))?;
-        let completed = self
-            .cluster
-            .complete(id.search, id.attempt, worker, outcome)
-            .await;
+        let completed = self.cluster.complete(id.search, id.attempt, worker, outcome).await;
         completed.map_err(|error| of_cluster(&error))?;
         Ok(Response::new(pb::CompleteResponse {}))
     }

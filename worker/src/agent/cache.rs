@@ -1,0 +1,233 @@
+//! Artifacts on this machine's disk, each in a file named by its hash: datasets to train on, models
+//! to evaluate. What is not there, or is not what its name says, is streamed from the coordinator.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fittingroom_common::dataset::MAX_FILE_BYTES;
+use fittingroom_common::id::ArtifactHash;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::OnceCell;
+use tracing::{info, warn};
+
+use super::connection::{Connection, Fault};
+use super::timing::Timing;
+
+/// How long the next chunk of a download may take.
+const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
+/// How often a download whose bytes are wrong is tried.
+const MAX_TRIES: u32 = 3;
+
+/// Why an artifact cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The cache's folder cannot be made.
+    #[error("the cache folder {folder:?} cannot be used: {source}; name another with --cache")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file in the cache cannot be read or written.
+    #[error("{path:?} cannot be read or written: {source}")]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The coordinator does not hand it out.
+    #[error("artifact {hash} cannot be had: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        hash: ArtifactHash,
+        /// What the coordinator said.
+        reason: String,
+    },
+    /// What came is something else, again and again.
+    #[error("artifact {hash} came as {found}, {MAX_TRIES} times")]
+    Corrupt {
+        /// What was asked for.
+        hash: ArtifactHash,
+        /// The hash of what came last.
+        found: ArtifactHash,
+    },
+    /// What came is larger than any artifact.
+    #[error("artifact {hash} is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge {
+        /// What was asked for.
+        hash: ArtifactHash,
+    },
+}
+
+/// The folder of artifacts, shared by the slots.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+    connection: Connection,
+    timing: Timing,
+    /// Set once the file was found good or downloaded; slots that want the same wait for one another.
+    checked: Mutex<HashMap<ArtifactHash, Arc<OnceCell<()>>>>,
+}
+
+impl Cache {
+    /// The cache in a folder, which is made if it is not there.
+    pub(crate) fn open(folder: &Path, connection: Connection, timing: Timing) -> Result<Self, CacheError> {
+        let folder = folder.join("artifacts");
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| NamedTempFile::new_in(&folder).map(drop))
+            .map_err(|source| CacheError::Folder {
+                folder: folder.clone(),
+                source,
+            })?;
+        Ok(Self {
+            folder,
+            connection,
+            timing,
+            checked: Mutex::default(),
+        })
+    }
+
+    /// The file that an artifact is in, downloaded if need be.
+    pub(crate) async fn obtain(&self, hash: ArtifactHash) -> Result<PathBuf, CacheError> {
+        let path = self.folder.join(hash.to_string());
+        self.entry(hash, &path)
+            .get_or_try_init(|| self.ensure(hash, &path))
+            .await?;
+        Ok(path)
+    }
+
+    /// A folder for a model that is being trained, which goes when the answer is dropped.
+    pub(crate) fn temporary_folder(&self) -> Result<TempDir, CacheError> {
+        let made = tempfile::Builder::new().prefix("fittingroom-").tempdir();
+        made.map_err(|source| CacheError::Disk {
+            path: std::env::temp_dir(),
+            source,
+        })
+    }
+
+    fn entry(&self, hash: ArtifactHash, path: &Path) -> Arc<OnceCell<()>> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = checked.entry(hash).or_default();
+        if entry.initialized() && !path.is_file() {
+            // Somebody emptied the cache while the agent runs.
+            *entry = Arc::default();
+        }
+        entry.clone()
+    }
+
+    /// Makes sure that the file is there and is what its name says.
+    async fn ensure(&self, hash: ArtifactHash, path: &Path) -> Result<(), CacheError> {
+        match hash_of_file(path).await? {
+            Some(found) if found == hash => return Ok(()),
+            Some(found) => warn!(%hash, %found, "cached file is damaged, to be downloaded again"),
+            None => {}
+        }
+        let mut backoff = self.timing.backoff();
+        let mut tries = 0;
+        loop {
+            match self.download(hash, path).await {
+                Ok(()) => return Ok(()),
+                Err(DownloadError::Transient) => tokio::time::sleep(backoff.next()).await,
+                Err(DownloadError::Permanent(error)) => {
+                    tries += 1;
+                    if tries == MAX_TRIES || !matches!(error, CacheError::Corrupt { .. }) {
+                        return Err(error);
+                    }
+                    warn!(%error, "download to be tried again");
+                }
+            }
+        }
+    }
+
+    /// One try: into a temporary file, which takes its place only when it is whole and durable.
+    async fn download(&self, hash: ArtifactHash, path: &Path) -> Result<(), DownloadError> {
+        let disk = |source| CacheError::Disk {
+            path: path.to_owned(),
+            source,
+        };
+        let mut chunks = self
+            .connection
+            .download(hash)
+            .await
+            .map_err(|fault| download_error(hash, fault))?;
+        let temporary = NamedTempFile::new_in(&self.folder).map_err(disk)?;
+        let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(disk)?);
+        let mut hasher = blake3::Hasher::new();
+        let mut bytes = 0;
+        loop {
+            let chunk = match tokio::time::timeout(CHUNK_DEADLINE, chunks.message()).await {
+                Ok(Ok(Some(chunk))) => chunk.data,
+                Ok(Ok(None)) => break,
+                Ok(Err(status)) => return Err(download_error(hash, status.into())),
+                Err(_) => return Err(DownloadError::Transient),
+            };
+            bytes += chunk.len() as u64;
+            if bytes > MAX_FILE_BYTES {
+                return Err(CacheError::TooLarge { hash }.into());
+            }
+            hasher.update(&chunk);
+            file.write_all(&chunk).await.map_err(disk)?;
+        }
+        file.flush().await.map_err(disk)?;
+        let found = ArtifactHash::new(*hasher.finalize().as_bytes());
+        if found != hash {
+            return Err(CacheError::Corrupt { hash, found }.into());
+        }
+        file.sync_all().await.map_err(disk)?;
+        temporary
+            .persist(path)
+            .map_err(|error| CacheError::Disk {
+                path: path.to_owned(),
+                source: error.error,
+            })
+            .map(drop)?;
+        let folder = tokio::fs::File::open(&self.folder).await.map_err(disk)?;
+        folder.sync_all().await.map_err(disk)?;
+        info!(%hash, bytes, "downloaded");
+        Ok(())
+    }
+}
+
+/// Why one try at a download failed.
+enum DownloadError {
+    Transient,
+    Permanent(CacheError),
+}
+
+impl From<CacheError> for DownloadError {
+    fn from(error: CacheError) -> Self {
+        Self::Permanent(error)
+    }
+}
+
+fn download_error(hash: ArtifactHash, fault: Fault) -> DownloadError {
+    match fault {
+        Fault::Transient(_) => DownloadError::Transient,
+        Fault::NotFound(_) | Fault::Precondition(_) | Fault::Refused(_) | Fault::Unreadable(_) => {
+            DownloadError::Permanent(CacheError::Unavailable {
+                hash,
+                reason: fault.to_string(),
+            })
+        }
+    }
+}
+
+/// The hash of a file's bytes; `None` if there is no such file.
+pub(crate) async fn hash_of_file(path: &Path) -> Result<Option<ArtifactHash>, CacheError> {
+    let path = path.to_owned();
+    let hash = tokio::task::spawn_blocking(move || {
+        let mut hasher = blake3::Hasher::new();
+        let hashed = std::fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(drop));
+        match hashed {
+            Ok(()) => Ok(Some(ArtifactHash::new(*hasher.finalize().as_bytes()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CacheError::Disk { path, source }),
+        }
+    });
+    hash.await.unwrap_or(Ok(None))
+}

@@ -1,0 +1,34 @@
+//! Keeps the leases of what this worker holds. It waits for nothing but its own calls, so that no
+//! transfer and no slow answer elsewhere can cost a lease.
+
+use std::time::Duration;
+
+use super::{AgentError, Shared};
+
+/// What a heartbeat may take at least, however short the interval.
+const LEAST_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Sends heartbeats for ever, and has dropped what their answers say is to be dropped.
+pub(crate) async fn run(shared: &Shared) -> Result<(), AgentError> {
+    let (session, table, drain) = (&shared.session, &shared.table, &shared.ending.drain);
+    loop {
+        let interval = session.heartbeat_interval().await;
+        let draining = drain.is_cancelled();
+        let held = table.snapshot();
+        let answer = session
+            .heartbeat(&held, draining, interval.max(LEAST_DEADLINE))
+            .await?;
+        if let Some(directives) = answer {
+            table.obey(&held, &directives);
+        }
+        if draining {
+            tokio::time::sleep(interval).await;
+        } else {
+            // A drain is told at once, so that the coordinator counts on this worker no more.
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = drain.cancelled() => {}
+            }
+        }
+    }
+}

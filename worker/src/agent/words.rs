@@ -1,0 +1,80 @@
+//! Between the agent's words and the trainer's: domain types on one side, its lines on the other.
+
+use std::path::PathBuf;
+
+use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
+use fittingroom_common::trial::{Finite, Score};
+use fittingroom_common::view::Progress;
+use fittingroom_common::work::Work;
+use tempfile::TempDir;
+
+use crate::trainer::protocol::{Command, TrainCommand};
+
+/// The files that an attempt works with.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// The dataset's four, in the order of its manifest.
+    pub(crate) dataset: [PathBuf; 4],
+    /// The model: to be written by training, to be read by evaluation.
+    pub(crate) model: PathBuf,
+    /// Holds a model that is trained, and takes it away in the end.
+    pub(crate) _folder: Option<TempDir>,
+}
+
+/// The command for a piece of work.
+pub(crate) fn command(run: &str, work: &Work, files: &Files) -> Command {
+    match work {
+        Work::Train {
+            hyperparameters,
+            seeds,
+            track_test,
+        } => Command::Train(TrainCommand {
+            id: run.to_owned(),
+            dataset: files.dataset.clone(),
+            hyperparameters: hyperparameters.clone(),
+            seeds: *seeds,
+            track_test: *track_test,
+            model_file: files.model.clone(),
+        }),
+        Work::Evaluate { .. } => Command::Evaluate {
+            id: run.to_owned(),
+            dataset: files.dataset.clone(),
+            model_file: files.model.clone(),
+        },
+    }
+}
+
+/// How many epochs the work will report.
+pub(crate) fn epochs(work: &Work) -> usize {
+    match work {
+        Work::Train { hyperparameters, .. } => epochs_of(hyperparameters),
+        Work::Evaluate { .. } => 0,
+    }
+}
+
+fn epochs_of(hyperparameters: &Hyperparameters) -> usize {
+    let value = Parameter::find("epochs")
+        .ok()
+        .and_then(|epochs| hyperparameters.get(epochs));
+    match value {
+        Some(Value::Integer(epochs)) => usize::try_from(*epochs).unwrap_or(0),
+        Some(Value::Choice(_) | Value::Number(_) | Value::Flag(_) | Value::Sizes(_)) | None => 0,
+    }
+}
+
+/// How far a run is.
+pub(crate) fn progress(epoch: u32, step: usize, steps: usize) -> Option<Progress> {
+    Some(Progress {
+        epoch,
+        step: step.try_into().ok()?,
+        steps: steps.try_into().ok()?,
+    })
+}
+
+/// A model's score.
+pub(crate) fn score(loss: f64, accuracy: f64) -> Option<Score> {
+    Some(Score {
+        loss: Finite::new(loss)?,
+        accuracy: Finite::new(accuracy)?,
+    })
+}

@@ -1,0 +1,147 @@
+//! Loss and accuracy: counted up over batches, and measured on images that are not trained on.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::data::{Batch, Images};
+use super::element::Reading;
+use super::layer::Mode;
+use super::model::Model;
+use super::ops::cross_entropy::{correct, cross_entropy};
+
+/// Images per forward pass of an evaluation: few enough for activations to stay in the cache.
+const BATCH: usize = 128;
+
+/// Mean loss and share of right predictions of one lane. The loss may be infinite or NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneScore {
+    /// Mean cross-entropy in nats per image.
+    pub loss: f64,
+    /// Share of images whose class was predicted, from 0 to 1.
+    pub accuracy: f64,
+}
+
+/// Sums of losses and right predictions of each lane, kept where they arise: reading them from a
+/// GPU would stop it, and is done once at the end.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    images: usize,
+    sums: Sums,
+}
+
+#[derive(Debug)]
+enum Sums {
+    Host { loss: Vec<f64>, correct: Vec<f64> },
+    Device { loss: Tensor, correct: Tensor },
+}
+
+impl Tally {
+    /// Nothing counted yet.
+    pub(crate) fn new(lanes: usize, device: &Device) -> Result<Self> {
+        let sums = match device {
+            Device::Cpu => Sums::Host {
+                loss: vec![0.0; lanes],
+                correct: vec![0.0; lanes],
+            },
+            Device::Cuda(_) | Device::Metal(_) => {
+                let zeros = Tensor::zeros(lanes, candle_core::DType::F32, device)?;
+                Sums::Device {
+                    loss: zeros.clone(),
+                    correct: zeros,
+                }
+            }
+        };
+        Ok(Self { images: 0, sums })
+    }
+
+    /// Counts a batch: its mean loss in each lane (`[lanes]`), and its logits.
+    pub(crate) fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &[u8]) -> Result<()> {
+        self.images += labels.len();
+        match &mut self.sums {
+            Sums::Host {
+                loss: losses,
+                correct,
+            } => {
+                let (loss, reading) = (Reading::of(loss), Reading::of(logits));
+                for (sum, mean) in losses.iter_mut().zip(loss.slice::<f32>()?) {
+                    *sum += f64::from(*mean) * labels.len() as f64;
+                }
+                let (_, batch, classes) = logits.dims3()?;
+                let lanes = reading.slice::<f32>()?.chunks_exact(batch * classes);
+                for (sum, logits) in correct.iter_mut().zip(lanes) {
+                    let rows = logits.chunks_exact(classes).zip(labels);
+                    let right = rows.filter(|(logits, label)| largest(logits) == usize::from(**label));
+                    *sum += right.count() as f64;
+                }
+            }
+            Sums::Device {
+                loss: losses,
+                correct: sum,
+            } => {
+                *losses = (&*losses + (loss.detach() * labels.len() as f64)?)?;
+                *sum = (&*sum + correct(&logits.detach(), labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many images were counted.
+    pub(crate) fn images(&self) -> usize {
+        self.images
+    }
+
+    /// For each lane whether its loss is finite so far; `None` where looking would stop the device.
+    pub(crate) fn finite(&self) -> Option<impl Iterator<Item = bool>> {
+        match &self.sums {
+            Sums::Host { loss, .. } => Some(loss.iter().map(|loss| loss.is_finite())),
+            Sums::Device { .. } => None,
+        }
+    }
+
+    /// The means.
+    pub(crate) fn finish(self) -> Result<Vec<LaneScore>> {
+        let (loss, correct): (Vec<f64>, Vec<f64>) = match self.sums {
+            Sums::Host { loss, correct } => (loss, correct),
+            Sums::Device { loss, correct } => {
+                let read = |sums: Tensor| -> Result<Vec<f64>> {
+                    Ok(sums.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+                };
+                (read(loss)?, read(correct)?)
+            }
+        };
+        let images = self.images.max(1) as f64;
+        let score = |(loss, correct)| LaneScore {
+            loss: loss / images,
+            accuracy: correct / images,
+        };
+        Ok(loss.into_iter().zip(correct).map(score).collect())
+    }
+}
+
+/// The first index of the largest number.
+fn largest(numbers: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, number) in numbers.iter().enumerate() {
+        if *number > numbers[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+/// Plain cross-entropy and accuracy of every lane over these images.
+pub fn evaluate(
+    model: &Model,
+    lanes: usize,
+    images: &Images<'_>,
+    indices: &[u32],
+    device: &Device,
+) -> Result<Vec<LaneScore>> {
+    let mut tally = Tally::new(lanes, device)?;
+    let smoothing = vec![0.0; lanes];
+    for indices in indices.chunks(BATCH) {
+        let Batch { images, labels } = images.batch(indices)?;
+        let logits = model.forward(&images, Mode::Evaluate)?;
+        tally.add(&cross_entropy(&logits, &labels, &smoothing)?, &logits, &labels)?;
+    }
+    tally.finish()
+}

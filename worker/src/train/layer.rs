@@ -1,0 +1,115 @@
+//! Layers: an op, the parameters it works with, and what it does in training and in evaluation.
+
+use candle_core::{Result, Tensor};
+
+use super::ops::batch_norm::{self, Running};
+use super::ops::convolution::convolution;
+use super::ops::dropout::{Draw, dropout};
+use super::ops::layer_norm::layer_norm;
+use super::ops::linear::linear;
+use super::ops::max_pool::max_pool;
+use super::ops::{Activation, Window};
+use super::params::{Graph, Parameter};
+use super::rng::{self, Moment};
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Training at this place: units drop out, statistics are of the batch, a graph is recorded.
+    Train(Moment),
+    /// Evaluation: nothing drops out, statistics are the running ones, nothing is recorded.
+    Evaluate,
+}
+
+/// One layer of a model, for all lanes.
+#[derive(Clone, Debug)]
+pub(crate) enum Layer {
+    Linear {
+        weight: Parameter,
+        bias: Parameter,
+        activation: Activation,
+    },
+    Convolution {
+        weight: Parameter,
+        bias: Parameter,
+        window: Window,
+        activation: Activation,
+    },
+    MaxPool(Window),
+    BatchNorm {
+        weight: Parameter,
+        bias: Parameter,
+        mean: Tensor,
+        variance: Tensor,
+        activation: Activation,
+    },
+    LayerNorm {
+        weight: Parameter,
+        bias: Parameter,
+        activation: Activation,
+    },
+    Dropout {
+        number: usize,
+        lanes: Vec<DropoutLane>,
+    },
+}
+
+/// What dropout needs to know of a lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropoutLane {
+    pub(crate) probability: f64,
+    pub(crate) seed: u64,
+}
+
+impl Layer {
+    /// Applies the layer to activations of `[lanes, batch, …]`.
+    pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let graph = match mode {
+            Mode::Train(_) => Graph::Recorded,
+            Mode::Evaluate => Graph::Skipped,
+        };
+        match self {
+            Self::Linear {
+                weight,
+                bias,
+                activation,
+            } => linear(x, weight.leaf(graph), bias.leaf(graph), *activation),
+            Self::Convolution {
+                weight,
+                bias,
+                window,
+                activation,
+            } => convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation),
+            Self::MaxPool(window) => max_pool(x, *window),
+            Self::BatchNorm {
+                weight,
+                bias,
+                mean,
+                variance,
+                activation,
+            } => {
+                let (weight, bias) = (weight.leaf(graph), bias.leaf(graph));
+                let running = Running { mean, variance };
+                match mode {
+                    Mode::Train(_) => batch_norm::train(x, weight, bias, running, *activation),
+                    Mode::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
+                }
+            }
+            Self::LayerNorm {
+                weight,
+                bias,
+                activation,
+            } => layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation),
+            Self::Dropout { number, lanes } => match mode {
+                Mode::Evaluate => Ok(x.clone()),
+                Mode::Train(moment) => {
+                    let draw = |lane: &DropoutLane| Draw {
+                        probability: lane.probability,
+                        stream: rng::dropout(lane.seed, moment, *number),
+                    };
+                    dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>())
+                }
+            },
+        }
+    }
+}

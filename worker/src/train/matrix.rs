@@ -1,0 +1,83 @@
+//! Matrix products on one thread: every multiplication of weights and activations on the CPU.
+//!
+//! The `gemm` crate picks its kernels by the CPU at run time. For given sizes it adds in one fixed
+//! order, so that a product has the same bits every time on the same kind of CPU.
+
+use gemm::Parallelism;
+
+use super::element::Element;
+
+/// A matrix in memory: row-major, or the transpose of one.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a, T> {
+    numbers: &'a [T],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    /// The row-major matrix that fills `numbers`.
+    pub(crate) fn new(numbers: &'a [T], rows: usize, columns: usize) -> Self {
+        assert_eq!(numbers.len(), rows * columns, "{rows} rows of {columns}");
+        Self {
+            numbers,
+            rows,
+            columns,
+            row_stride: columns,
+            column_stride: 1,
+        }
+    }
+
+    /// Its transpose; nothing moves.
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// What becomes of the numbers that a product is written over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// They are replaced.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out = left · right`, or `out += left · right`, on the calling thread. `out` is row-major.
+pub(crate) fn multiply<T: Element>(out: &mut [T], write: Write, left: Matrix<'_, T>, right: Matrix<'_, T>) {
+    assert_eq!(left.columns, right.rows, "the inner sizes of a product");
+    assert_eq!(out.len(), left.rows * right.columns, "the size of a product");
+    // SAFETY: both matrices were checked to lie within their slices when they were made, `out` was
+    // just checked, and it is borrowed mutably, so that it overlaps neither.
+    unsafe {
+        gemm::gemm(
+            left.rows,
+            right.columns,
+            left.columns,
+            out.as_mut_ptr(),
+            1,
+            right.columns as isize,
+            write == Write::Add,
+            left.numbers.as_ptr(),
+            left.column_stride as isize,
+            left.row_stride as isize,
+            right.numbers.as_ptr(),
+            right.column_stride as isize,
+            right.row_stride as isize,
+            T::one(),
+            T::one(),
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,397 @@
+//! Batch normalisation, after Ioffe and Szegedy (2015), by PyTorch's definition: the biased
+//! variance normalises the batch, the unbiased one is tracked for evaluation.
+
+use candle_core::{D, Device, Result, Shape, Tensor};
+
+use super::sums::{column_sums, narrowed};
+use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use crate::train::element::{Element, Reading, by_dtype, modify};
+use crate::train::simd;
+
+/// Added to the variance.
+const EPSILON: f64 = 1e-5;
+/// Share of the newest batch in the running statistics.
+const MOMENTUM: f64 = 0.1;
+
+/// The running statistics of one layer, each `[lanes, channels]`, in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running<'a> {
+    /// Of the means.
+    pub(crate) mean: &'a Tensor,
+    /// Of the unbiased variances.
+    pub(crate) variance: &'a Tensor,
+}
+
+/// Normalises each channel over the batch, and over rows and columns of images, then scales, shifts
+/// and activates; takes the batch's statistics into the running ones.
+///
+/// `x`: `[lanes, batch, …, channels]`; `weight`, `bias`: `[lanes, channels]`.
+pub(crate) fn train(
+    x: &Tensor,
+    weight: Leaf<'_>,
+    bias: Leaf<'_>,
+    running: Running<'_>,
+    activation: Activation,
+) -> Result<Tensor> {
+    if !matches!(x.device(), Device::Cpu) {
+        return composed(x, weight.tensor, bias.tensor, running, activation);
+    }
+    let op = by_dtype!(x.dtype(), T => {
+        let lanes = x.dim(0)?;
+        let channels = x.dim(D::Minus1)?;
+        let x_ = x.contiguous()?;
+        let x_ = Reading::of(&x_);
+        let op = BatchNorm::measure::<T>(x_.slice()?, lanes, channels, x.shape().clone(), activation);
+        let (mean, variance) = (narrowed::<T>(&op.mean), narrowed::<T>(&op.unbiased_variance()));
+        track(running.mean, &mean)?;
+        track(running.variance, &variance)?;
+        Ok(op)
+    })?;
+    apply_weighted(op, x, weight, bias)
+}
+
+fn track<T: Element>(running: &Tensor, fresh: &[T]) -> Result<()> {
+    let (keep, take) = (T::from_f64(1.0 - MOMENTUM), T::from_f64(MOMENTUM));
+    modify(running, |running: &mut [T]| {
+        for (running, fresh) in running.iter_mut().zip(fresh) {
+            *running = *running * keep + *fresh * take;
+        }
+    })
+}
+
+/// [`train`] in candle's ops.
+pub(crate) fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    running: Running<'_>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (lanes, channels) = weight.dims2()?;
+    let rows = x.elem_count() / lanes / channels;
+    let flat = x.reshape((lanes, rows, channels))?;
+    let mean = flat.mean_keepdim(1)?;
+    let centred = flat.broadcast_sub(&mean)?;
+    let variance = centred.sqr()?.mean_keepdim(1)?;
+    let unbiased = (&variance * (rows as f64 / (rows as f64 - 1.0)))?;
+    for (running, fresh) in [(running.mean, &mean), (running.variance, &unbiased)] {
+        let fresh = fresh.detach().squeeze(1)?;
+        let mixed = ((running * (1.0 - MOMENTUM))? + (fresh * MOMENTUM)?)?;
+        running.slice_set(&mixed, 0, 0)?;
+    }
+    let normal = centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
+    let y = normal
+        .broadcast_mul(&weight.unsqueeze(1)?)?
+        .broadcast_add(&bias.unsqueeze(1)?)?;
+    activation.composed(y.reshape(x.shape())?)
+}
+
+/// Normalises with the running statistics, for evaluation. Gives no gradients.
+pub(crate) fn evaluate(
+    x: &Tensor,
+    weight: Leaf<'_>,
+    bias: Leaf<'_>,
+    running: Running<'_>,
+    activation: Activation,
+) -> Result<Tensor> {
+    if matches!(x.device(), Device::Cpu) {
+        let op = by_dtype!(x.dtype(), T => {
+            let (mean, variance) = (Reading::of(running.mean), Reading::of(running.variance));
+            let (mean, variance) = (widened::<T>(mean.slice()?), widened::<T>(variance.slice()?));
+            Ok(BatchNorm { channels: x.dim(D::Minus1)?, shape: x.shape().clone(), mean, variance, activation })
+        })?;
+        return apply_weighted(op, x, weight, bias);
+    }
+    let (lanes, channels) = weight.tensor.dims2()?;
+    let flat = x.reshape((lanes, (), channels))?;
+    let scale = (weight.tensor / (running.variance + EPSILON)?.sqrt()?)?;
+    let shift = (bias.tensor - (running.mean * &scale)?)?;
+    let y = flat
+        .broadcast_mul(&scale.unsqueeze(1)?)?
+        .broadcast_add(&shift.unsqueeze(1)?)?;
+    activation.composed(y.reshape(x.shape())?)
+}
+
+fn widened<T: Element>(numbers: &[T]) -> Vec<f64> {
+    numbers.iter().map(|number| number.to_f64()).collect()
+}
+
+struct BatchNorm {
+    channels: usize,
+    shape: Shape,
+    /// `[lanes, channels]`.
+    mean: Vec<f64>,
+    /// Biased; `[lanes, channels]`.
+    variance: Vec<f64>,
+    activation: Activation,
+}
+
+impl BatchNorm {
+    /// The op with the statistics of this batch.
+    fn measure<T: Element>(
+        x: &[T],
+        lanes: usize,
+        channels: usize,
+        shape: Shape,
+        activation: Activation,
+    ) -> Self {
+        let mut op = Self {
+            channels,
+            shape,
+            mean: Vec::new(),
+            variance: Vec::new(),
+            activation,
+        };
+        let size = x.len() / lanes;
+        let rows = size / channels;
+        for x in x.chunks_exact(size) {
+            let mean = simd::dispatch(
+                #[inline(always)]
+                || {
+                    let [sum] = column_sums(rows, channels, |row| [&x[row * channels..]], |[x]| [x]);
+                    sum.into_iter().map(|sum| sum / rows as f64).collect::<Vec<f64>>()
+                },
+            );
+            let centre = narrowed::<T>(&mean);
+            let variance = simd::dispatch(
+                #[inline(always)]
+                || {
+                    let [sum] = column_sums(
+                        rows,
+                        channels,
+                        |row| [&x[row * channels..], &centre[..]],
+                        |[x, centre]| [(x - centre) * (x - centre)],
+                    );
+                    sum.into_iter().map(|sum| sum / rows as f64).collect::<Vec<f64>>()
+                },
+            );
+            op.mean.extend(mean);
+            op.variance.extend(variance);
+        }
+        op
+    }
+
+    fn rows(&self) -> usize {
+        self.shape.elem_count() / self.mean.len()
+    }
+
+    fn unbiased_variance(&self) -> Vec<f64> {
+        let rows = self.rows() as f64;
+        self.variance
+            .iter()
+            .map(|variance| variance * rows / (rows - 1.0))
+            .collect()
+    }
+
+    fn inverse_deviation(&self) -> Vec<f64> {
+        self.variance
+            .iter()
+            .map(|variance| 1.0 / (variance + EPSILON).sqrt())
+            .collect()
+    }
+}
+
+impl Weighted for BatchNorm {
+    const NAME: &'static str = "batch_norm";
+
+    fn output_shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let channels = self.channels;
+        let size = self.rows() * channels;
+        let (mean, inverse) = (
+            narrowed::<T>(&self.mean),
+            narrowed::<T>(&self.inverse_deviation()),
+        );
+        let mut y = vec![T::zero(); x.len()];
+        for (lane, (x, y)) in x.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate() {
+            let of_lane = lane * channels..(lane + 1) * channels;
+            let (mean, bias) = (&mean[of_lane.clone()], &bias[of_lane.clone()]);
+            let scale: Vec<T> = weight[of_lane.clone()]
+                .iter()
+                .zip(&inverse[of_lane])
+                .map(|(weight, inverse)| *weight * *inverse)
+                .collect();
+            simd::dispatch(
+                #[inline(always)]
+                || {
+                    for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+                        for ((((y, x), mean), scale), bias) in
+                            y.iter_mut().zip(x).zip(mean).zip(&scale).zip(bias)
+                        {
+                            *y = self.activation.apply((*x - *mean) * *scale + *bias);
+                        }
+                    }
+                },
+            );
+        }
+        y
+    }
+
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> Gradients<T> {
+        let channels = self.channels;
+        let rows = self.rows();
+        let size = rows * channels;
+        let (mean, inverse) = (
+            narrowed::<T>(&self.mean),
+            narrowed::<T>(&self.inverse_deviation()),
+        );
+        let mut dx = vec![T::zero(); saved.x.len()];
+        let mut gradients = Gradients {
+            x: None,
+            weight: Vec::new(),
+            bias: Vec::new(),
+        };
+        for (lane, dx) in dx.chunks_exact_mut(size).enumerate() {
+            let of_lane = lane * channels..(lane + 1) * channels;
+            let (mean, inverse) = (&mean[of_lane.clone()], &inverse[of_lane.clone()]);
+            let (x, y) = (&saved.x[lane * size..][..size], &saved.y[lane * size..][..size]);
+            let dy = &saved.dy[lane * size..][..size];
+            let [dbias, dweight] = simd::dispatch(
+                #[inline(always)]
+                || {
+                    let row_of = |row: usize| {
+                        let at = row * channels;
+                        [&x[at..], &y[at..], &dy[at..], mean, inverse]
+                    };
+                    column_sums(rows, channels, row_of, |[x, y, dy, mean, inverse]| {
+                        let dz = self.activation.backward(y, dy);
+                        [dz, dz * (x - mean) * inverse]
+                    })
+                },
+            );
+            // dx = weight / deviation * (dz - mean(dz) - normal * mean(dz * normal)), as dz * scale + x * slope + offset.
+            let per_channel = |channel: usize| {
+                let scale = saved.weight[of_lane.start + channel] * inverse[channel];
+                let slope = scale * inverse[channel] * T::from_f64(dweight[channel] / rows as f64);
+                (scale, slope, scale * T::from_f64(dbias[channel] / rows as f64))
+            };
+            let scale: Vec<T> = (0..channels).map(|channel| per_channel(channel).0).collect();
+            let slope: Vec<T> = (0..channels).map(|channel| per_channel(channel).1).collect();
+            let offset: Vec<T> = (0..channels).map(|channel| per_channel(channel).2).collect();
+            simd::dispatch(
+                #[inline(always)]
+                || {
+                    for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
+                        let (x, y) = (&x[row * channels..][..channels], &y[row * channels..][..channels]);
+                        let dy = &dy[row * channels..][..channels];
+                        let (scale, slope, offset) =
+                            (&scale[..channels], &slope[..channels], &offset[..channels]);
+                        let mean = &mean[..channels];
+                        for channel in 0..channels {
+                            let dz = self.activation.backward(y[channel], dy[channel]);
+                            let centred = x[channel] - mean[channel];
+                            dx[channel] = dz * scale[channel] - offset[channel] - centred * slope[channel];
+                        }
+                    }
+                },
+            );
+            gradients.weight.extend(narrowed::<T>(&dweight));
+            gradients.bias.extend(narrowed::<T>(&dbias));
+        }
+        gradients.x = Some(dx);
+        gradients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::testing::{Case, assert_close, check_weighted, flat, numbers};
+
+    fn running(lanes: usize, channels: usize, dtype: candle_core::DType) -> [Tensor; 2] {
+        let mean = Tensor::zeros((lanes, channels), dtype, &Device::Cpu).expect("good");
+        let variance = Tensor::ones((lanes, channels), dtype, &Device::Cpu).expect("good");
+        [mean, variance]
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
+        for (name, x) in [
+            ("a hidden layer", vec![1, 6, 3]),
+            ("lanes", vec![2, 5, 3]),
+            ("images", vec![2, 2, 2, 3, 2]),
+        ] {
+            let parameters = [x[0], x[x.len() - 1]];
+            for activation in [Activation::Identity, Activation::Relu] {
+                let run = |tensor: &Tensor, form: &dyn Fn(Running<'_>) -> Result<Tensor>| {
+                    let [mean, variance] = running(parameters[0], parameters[1], tensor.dtype());
+                    form(Running {
+                        mean: &mean,
+                        variance: &variance,
+                    })
+                };
+                check_weighted(Case {
+                    name,
+                    x: &x,
+                    weight: &parameters,
+                    bias: &parameters,
+                    fused: &|x, weight, bias| run(x, &|running| train(x, weight, bias, running, activation)),
+                    composed: &|x, weight, bias| {
+                        run(x, &|running| composed(x, weight, bias, running, activation))
+                    },
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn statistics_run_as_in_pytorch_and_evaluation_uses_them() {
+        // torch.nn.BatchNorm1d(1) after one batch of [1, 2, 6]: mean 3, unbiased variance 7,
+        // so running_mean = 0.1 * 3 and running_var = 0.9 + 0.1 * 7.
+        let x = Tensor::new(&[[[1.0f64], [2.0], [6.0]]], &Device::Cpu).expect("good");
+        let [weight, bias] = [
+            Tensor::new(&[[2.0f64]], &Device::Cpu),
+            Tensor::new(&[[0.5f64]], &Device::Cpu),
+        ];
+        let (weight, bias) = (weight.expect("good"), bias.expect("good"));
+        let gradient = Default::default();
+        let leaf = |tensor| Leaf {
+            tensor,
+            gradient: &gradient,
+        };
+        let [mean, variance] = running(1, 1, x.dtype());
+        let statistics = Running {
+            mean: &mean,
+            variance: &variance,
+        };
+        train(&x, leaf(&weight), leaf(&bias), statistics, Activation::Identity).expect("good");
+        assert_close("running mean", &flat(&mean), &[0.3], 1e-12);
+        assert_close("running variance", &flat(&variance), &[1.6], 1e-12);
+        let y = evaluate(&x, leaf(&weight), leaf(&bias), statistics, Activation::Identity).expect("good");
+        let expected = [1.0, 2.0, 6.0].map(|x: f64| (x - 0.3) / (1.6f64 + 1e-5).sqrt() * 2.0 + 0.5);
+        assert_close("evaluation", &flat(&y), &expected, 1e-12);
+    }
+
+    #[test]
+    fn the_composed_form_runs_the_same_statistics() {
+        let x = numbers("x", &[2, 4, 3]);
+        let parameters = Tensor::ones((2, 3), x.dtype(), &Device::Cpu).expect("good");
+        let gradient = Default::default();
+        let leaf = Leaf {
+            tensor: &parameters,
+            gradient: &gradient,
+        };
+        let [fused_mean, fused_variance] = running(2, 3, x.dtype());
+        let [mean, variance] = running(2, 3, x.dtype());
+        let fused = Running {
+            mean: &fused_mean,
+            variance: &fused_variance,
+        };
+        train(&x, leaf, leaf, fused, Activation::Identity).expect("good");
+        let plain = Running {
+            mean: &mean,
+            variance: &variance,
+        };
+        composed(&x, &parameters, &parameters, plain, Activation::Identity).expect("good");
+        assert_close("running mean", &flat(&fused_mean), &flat(&mean), 1e-12);
+        assert_close(
+            "running variance",
+            &flat(&fused_variance),
+            &flat(&variance),
+            1e-12,
+        );
+    }
+}

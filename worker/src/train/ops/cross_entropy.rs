@@ -1,0 +1,168 @@
+//! Softmax cross-entropy with label smoothing, after Szegedy et al. (2016): PyTorch's
+//! `CrossEntropyLoss(label_smoothing = …)`, mean over the batch.
+
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Result, Shape, Tensor};
+
+use super::{Unary, apply_unary};
+use crate::train::element::Element;
+
+/// Mean cross-entropy in nats per image, for each lane: `[lanes]`.
+///
+/// `logits`: `[lanes, batch, classes]`; `labels`: the class of each image; `smoothing`: for each
+/// lane, the share of the target's probability that is spread evenly over all classes.
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &Arc<[u8]>, smoothing: &[f64]) -> Result<Tensor> {
+    if !matches!(logits.device(), Device::Cpu) {
+        return composed(logits, labels, smoothing);
+    }
+    let (_, batch, classes) = logits.dims3()?;
+    let op = CrossEntropy {
+        batch,
+        classes,
+        labels: labels.clone(),
+        smoothing: smoothing.into(),
+    };
+    apply_unary(op, logits)
+}
+
+/// [`cross_entropy`] in candle's ops.
+pub(crate) fn composed(logits: &Tensor, labels: &[u8], smoothing: &[f64]) -> Result<Tensor> {
+    let (lanes, batch, classes) = logits.dims3()?;
+    let mut targets = vec![0f64; lanes * batch * classes];
+    for (lane, smoothing) in smoothing.iter().enumerate() {
+        for (image, label) in labels.iter().enumerate() {
+            let at = (lane * batch + image) * classes;
+            let targets = &mut targets[at..][..classes];
+            targets.fill(smoothing / classes as f64);
+            targets[usize::from(*label)] += 1.0 - smoothing;
+        }
+    }
+    let targets =
+        Tensor::from_vec(targets, (lanes, batch, classes), logits.device())?.to_dtype(logits.dtype())?;
+    let log_probabilities = candle_nn::ops::log_softmax(logits, D::Minus1)?;
+    (targets * log_probabilities)?.sum(D::Minus1)?.mean(1)?.neg()
+}
+
+/// For each lane, how many images get the largest logit for their class: `[lanes]`, in f32.
+pub(crate) fn correct(logits: &Tensor, labels: &[u8]) -> Result<Tensor> {
+    let labels = Tensor::new(labels, logits.device())?
+        .to_dtype(DType::U32)?
+        .unsqueeze(0)?;
+    logits
+        .argmax(D::Minus1)?
+        .broadcast_eq(&labels)?
+        .to_dtype(DType::F32)?
+        .sum(1)
+}
+
+struct CrossEntropy {
+    batch: usize,
+    classes: usize,
+    labels: Arc<[u8]>,
+    smoothing: Vec<f64>,
+}
+
+impl CrossEntropy {
+    fn rows<'a, T>(&'a self, logits: &'a [T]) -> impl Iterator<Item = (usize, usize, f64, &'a [T])> {
+        logits
+            .chunks_exact(self.classes)
+            .enumerate()
+            .map(|(row, logits)| {
+                let lane = row / self.batch;
+                (
+                    lane,
+                    usize::from(self.labels[row % self.batch]),
+                    self.smoothing[lane],
+                    logits,
+                )
+            })
+    }
+}
+
+/// The logarithm of the sum of the logits' exponentials.
+fn log_sum<T: Element>(logits: &[T]) -> T {
+    let largest = logits.iter().fold(
+        logits[0],
+        |largest, &logit| if logit > largest { logit } else { largest },
+    );
+    let sum = logits
+        .iter()
+        .fold(T::zero(), |sum, &logit| sum + (logit - largest).exp());
+    largest + sum.ln()
+}
+
+impl Unary for CrossEntropy {
+    const NAME: &'static str = "cross_entropy";
+
+    fn output_shape(&self) -> Shape {
+        self.smoothing.len().into()
+    }
+
+    fn forward<T: Element>(&self, logits: &[T]) -> Vec<T> {
+        let mut losses = vec![0.0; self.smoothing.len()];
+        for (lane, label, smoothing, logits) in self.rows(logits) {
+            let log_sum = log_sum(logits);
+            let mut loss = (1.0 - smoothing) * (log_sum - logits[label]).to_f64();
+            if smoothing > 0.0 {
+                let all = logits
+                    .iter()
+                    .fold(T::zero(), |sum, &logit| sum + (log_sum - logit));
+                loss += smoothing * all.to_f64() / self.classes as f64;
+            }
+            losses[lane] += loss;
+        }
+        losses
+            .into_iter()
+            .map(|loss| T::from_f64(loss / self.batch as f64))
+            .collect()
+    }
+
+    fn backward<T: Element>(&self, logits: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
+        let mut gradient = Vec::with_capacity(logits.len());
+        for (lane, label, smoothing, logits) in self.rows(logits) {
+            let log_sum = log_sum(logits);
+            let scale = dy[lane] / T::from_f64(self.batch as f64);
+            let spread = T::from_f64(smoothing / self.classes as f64);
+            let first = gradient.len();
+            gradient.extend(
+                logits
+                    .iter()
+                    .map(|&logit| ((logit - log_sum).exp() - spread) * scale),
+            );
+            gradient[first + label] -= T::from_f64(1.0 - smoothing) * scale;
+        }
+        gradient
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::testing::{assert_close, check_unary, flat, numbers};
+
+    #[test]
+    fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
+        let labels: Arc<[u8]> = [2, 0, 1, 3].into();
+        let smoothing = [0.0, 0.25, 0.5];
+        check_unary(
+            "cross-entropy",
+            &numbers("logits", &[3, 4, 5]),
+            &|x| cross_entropy(x, &labels, &smoothing),
+            &|x| composed(x, &labels, &smoothing),
+        );
+    }
+
+    #[test]
+    fn large_logits_do_not_overflow() {
+        let logits = Tensor::new(&[[[1000.0f32, 0.0], [0.0, 1000.0]]], &Device::Cpu).expect("good");
+        let labels: Arc<[u8]> = [0, 0].into();
+        assert_close(
+            "loss",
+            &flat(&cross_entropy(&logits, &labels, &[0.0]).expect("good")),
+            &[500.0],
+            1e-6,
+        );
+        assert_eq!(flat(&correct(&logits, &labels).expect("good")), [1.0]);
+    }
+}

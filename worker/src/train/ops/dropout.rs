@@ -1,0 +1,137 @@
+//! Dropout, after Srivastava et al. (2014), in PyTorch's inverted form: what is kept is scaled up
+//! in training, so that evaluation does nothing.
+
+use candle_core::{Device, Result, Shape, Tensor};
+use fittingroom_common::rng::Stream;
+use rand::RngCore;
+
+use super::{Unary, apply_unary};
+use crate::train::element::Element;
+use crate::train::simd;
+
+/// What dropout does to one lane in one step.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    /// Of a unit to be dropped.
+    pub(crate) probability: f64,
+    /// Where the draws come from.
+    pub(crate) stream: Stream,
+}
+
+/// Drops units of `x`: `[lanes, …]`, each lane by its own draws.
+pub(crate) fn dropout(x: &Tensor, lanes: &[Draw]) -> Result<Tensor> {
+    let size = x.elem_count() / lanes.len();
+    let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, size)).collect();
+    if matches!(x.device(), Device::Cpu) {
+        apply_unary(
+            Dropout {
+                shape: x.shape().clone(),
+                factors,
+            },
+            x,
+        )
+    } else {
+        composed(x, factors)
+    }
+}
+
+fn composed(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
+    x * Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?
+}
+
+/// For each unit, what it is multiplied with: 0, or 1 / (1 - probability).
+fn factors(lane: &Draw, size: usize) -> Vec<f32> {
+    if lane.probability == 0.0 {
+        return vec![1.0; size];
+    }
+    // A unit is dropped if its 32 random bits, as a number, are below this.
+    let threshold = (lane.probability * 2f64.powi(32)) as u32;
+    let kept = (1.0 / (1.0 - lane.probability)) as f32;
+    let mut bytes = vec![0; size * 4];
+    lane.stream.generator().fill_bytes(&mut bytes);
+    simd::dispatch(
+        #[inline(always)]
+        || {
+            let draws = bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| u32::from_le_bytes(*bytes));
+            draws
+                .map(|draw| if draw < threshold { 0.0 } else { kept })
+                .collect()
+        },
+    )
+}
+
+struct Dropout {
+    shape: Shape,
+    factors: Vec<f32>,
+}
+
+impl Unary for Dropout {
+    const NAME: &'static str = "dropout";
+
+    fn output_shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                x.iter()
+                    .zip(&self.factors)
+                    .map(|(x, factor)| *x * T::from_f64(f64::from(*factor)))
+                    .collect()
+            },
+        )
+    }
+
+    fn backward<T: Element>(&self, _x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
+        self.forward(dy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::testing::{check_unary, flat, numbers};
+
+    fn draw(probability: f64, seed: u64) -> Draw {
+        Draw {
+            probability,
+            stream: Stream::new(seed),
+        }
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
+        let lanes = [draw(0.5, 1), draw(0.2, 2), draw(0.0, 3)];
+        let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, 12)).collect();
+        let x = numbers("x", &[3, 4, 3]);
+        check_unary("dropout", &x, &|x| dropout(x, &lanes), &|x| {
+            composed(x, factors.clone())
+        });
+    }
+
+    #[test]
+    fn the_share_dropped_is_the_probability_and_the_mean_stays() {
+        for probability in [0.1, 0.5, 0.9] {
+            let ones = Tensor::ones((1, 1_000_000), candle_core::DType::F32, &Device::Cpu).expect("good");
+            let y = flat(&dropout(&ones, &[draw(probability, 7)]).expect("good"));
+            let dropped = y.iter().filter(|y| **y == 0.0).count() as f64 / 1e6;
+            let mean = y.iter().sum::<f64>() / 1e6;
+            // Five deviations of a share of a million draws.
+            let deviation = (probability * (1.0 - probability) / 1e6).sqrt();
+            assert!(
+                (dropped - probability).abs() < 5.0 * deviation,
+                "{probability}: {dropped}"
+            );
+            assert!(
+                (mean - 1.0).abs() < 5.0 * deviation / (1.0 - probability),
+                "{probability}: {mean}"
+            );
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `y = activation(x · weightᵀ + bias)`: a fully connected layer.
+
+use candle_core::{Device, Result, Shape, Tensor};
+
+use super::sums::{column_sums, narrowed};
+use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use crate::train::element::Element;
+use crate::train::matrix::{Matrix, Write, multiply};
+use crate::train::simd;
+
+/// A fully connected layer.
+///
+/// `x`: `[lanes, batch, …]`, all after the batch flattened to `inputs`, or `[1, batch, …]` if the
+/// lanes share it; `weight`: `[lanes, outputs, inputs]`; `bias`: `[lanes, outputs]`.
+/// Gives `[lanes, batch, outputs]`.
+pub(crate) fn linear(x: &Tensor, weight: Leaf<'_>, bias: Leaf<'_>, activation: Activation) -> Result<Tensor> {
+    if !matches!(x.device(), Device::Cpu) {
+        return composed(x, weight.tensor, bias.tensor, activation);
+    }
+    let (lanes, outputs, inputs) = weight.tensor.dims3()?;
+    let op = Linear {
+        lanes,
+        x_lanes: x.dim(0)?,
+        batch: x.dim(1)?,
+        inputs,
+        outputs,
+        activation,
+    };
+    apply_weighted(op, x, weight, bias)
+}
+
+/// [`linear`] in candle's ops.
+pub(crate) fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
+    let y = x
+        .flatten_from(2)?
+        .broadcast_matmul(&weight.transpose(1, 2)?)?
+        .broadcast_add(&bias.unsqueeze(1)?)?;
+    activation.composed(y)
+}
+
+struct Linear {
+    lanes: usize,
+    x_lanes: usize,
+    batch: usize,
+    inputs: usize,
+    outputs: usize,
+    activation: Activation,
+}
+
+impl Weighted for Linear {
+    const NAME: &'static str = "linear";
+
+    fn output_shape(&self) -> Shape {
+        (self.lanes, self.batch, self.outputs).into()
+    }
+
+    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let mut y = vec![T::zero(); self.lanes * self.batch * self.outputs];
+        for (lane, y) in y.chunks_exact_mut(self.batch * self.outputs).enumerate() {
+            let weight = self.weight_of(weight, lane);
+            multiply(y, Write::Replace, self.input_of(x, lane), weight.transposed());
+            let bias = &bias[lane * self.outputs..][..self.outputs];
+            add_bias(y, bias, self.activation);
+        }
+        y
+    }
+
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, input: InputGradient) -> Gradients<T> {
+        let mut dx = match input {
+            InputGradient::Wanted => Some(vec![T::zero(); self.x_lanes * self.batch * self.inputs]),
+            InputGradient::Unwanted => None,
+        };
+        let mut dweight = vec![T::zero(); self.lanes * self.outputs * self.inputs];
+        let mut dbias = Vec::with_capacity(self.lanes * self.outputs);
+        let size = self.batch * self.outputs;
+        for lane in 0..self.lanes {
+            let (y, dy) = (&saved.y[lane * size..][..size], &saved.dy[lane * size..][..size]);
+            let (dz, bias) = before_activation(y, dy, self.outputs, self.activation);
+            dbias.extend(bias);
+            let dz = Matrix::new(&dz, self.batch, self.outputs);
+            let dweight = &mut dweight[lane * self.outputs * self.inputs..][..self.outputs * self.inputs];
+            multiply(
+                dweight,
+                Write::Replace,
+                dz.transposed(),
+                self.input_of(saved.x, lane),
+            );
+            if let Some(dx) = &mut dx {
+                let shared = lane % self.x_lanes;
+                let dx = &mut dx[shared * self.batch * self.inputs..][..self.batch * self.inputs];
+                let write = if lane < self.x_lanes {
+                    Write::Replace
+                } else {
+                    Write::Add
+                };
+                multiply(dx, write, dz, self.weight_of(saved.weight, lane));
+            }
+        }
+        Gradients {
+            x: dx,
+            weight: dweight,
+            bias: dbias,
+        }
+    }
+}
+
+impl Linear {
+    fn input_of<'a, T>(&self, x: &'a [T], lane: usize) -> Matrix<'a, T> {
+        let size = self.batch * self.inputs;
+        Matrix::new(&x[lane % self.x_lanes * size..][..size], self.batch, self.inputs)
+    }
+
+    fn weight_of<'a, T>(&self, weight: &'a [T], lane: usize) -> Matrix<'a, T> {
+        let size = self.outputs * self.inputs;
+        Matrix::new(&weight[lane * size..][..size], self.outputs, self.inputs)
+    }
+}
+
+/// Adds the bias to every row, then applies the activation.
+pub(super) fn add_bias<T: Element>(y: &mut [T], bias: &[T], activation: Activation) {
+    simd::dispatch(
+        #[inline(always)]
+        || {
+            for row in y.chunks_exact_mut(bias.len()) {
+                for (y, bias) in row.iter_mut().zip(bias) {
+                    *y = activation.apply(*y + *bias);
+                }
+            }
+        },
+    );
+}
+
+/// The gradient before the activation, and its sum over the rows, which is the bias's.
+pub(super) fn before_activation<T: Element>(
+    y: &[T],
+    dy: &[T],
+    outputs: usize,
+    activation: Activation,
+) -> (Vec<T>, Vec<T>) {
+    let mut dz = vec![T::zero(); dy.len()];
+    let [dbias] = simd::dispatch(
+        #[inline(always)]
+        || {
+            for ((dz, y), dy) in dz.iter_mut().zip(y).zip(dy) {
+                *dz = activation.backward(*y, *dy);
+            }
+            column_sums(
+                dy.len() / outputs,
+                outputs,
+                |row| [&dz[row * outputs..]],
+                |[dz]| [dz],
+            )
+        },
+    );
+    (dz, narrowed(&dbias))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::testing::{Case, check_weighted};
+
+    #[test]
+    fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
+        for (name, x, weight, activation) in [
+            ("one lane", vec![1, 4, 3], [1, 5, 3], Activation::Identity),
+            ("relu", vec![1, 4, 3], [1, 5, 3], Activation::Relu),
+            (
+                "lanes of their own input",
+                vec![2, 3, 4],
+                [2, 5, 4],
+                Activation::Relu,
+            ),
+            (
+                "lanes that share their input",
+                vec![1, 3, 4],
+                [2, 5, 4],
+                Activation::Relu,
+            ),
+            (
+                "one image, one unit",
+                vec![1, 1, 2],
+                [1, 1, 2],
+                Activation::Identity,
+            ),
+            (
+                "an image as input",
+                vec![2, 3, 2, 2, 3],
+                [2, 4, 12],
+                Activation::Relu,
+            ),
+        ] {
+            check_weighted(Case {
+                name,
+                x: &x,
+                weight: &weight,
+                bias: &[weight[0], weight[1]],
+                fused: &|x, weight, bias| linear(x, weight, bias, activation),
+                composed: &|x, weight, bias| composed(x, weight, bias, activation),
+            });
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Pooling: the largest number of every window, per channel. Windows may overlap and be padded.
+//!
+//! As in PyTorch, the first of equal numbers wins, NaN wins over all, and what lies beyond the
+//! border never wins.
+
+use std::sync::OnceLock;
+
+use candle_core::{Device, Result, Shape, Tensor};
+
+use super::window::{Window, Windows};
+use super::{Unary, apply_unary};
+use crate::train::element::Element;
+use crate::train::simd;
+
+/// Max pooling. `x`: `[lanes, batch, height, width, channels]`; gives `[lanes, batch, rows, columns, channels]`.
+pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
+    if !matches!(x.device(), Device::Cpu) {
+        return composed(x, window);
+    }
+    let (lanes, batch, height, width, channels) = x.dims5()?;
+    let windows = window.over(height, width, channels)?;
+    apply_unary(
+        MaxPool {
+            lanes,
+            batch,
+            windows,
+            winners: OnceLock::new(),
+        },
+        x,
+    )
+}
+
+/// [`max_pool`] in candle's ops. Equal numbers that win together each get the whole gradient.
+pub(crate) fn composed(x: &Tensor, window: Window) -> Result<Tensor> {
+    let (lanes, batch, height, width, channels) = x.dims5()?;
+    let windows = window.over(height, width, channels)?;
+    let y = windows.gather(x, f64::NEG_INFINITY)?.max(3)?;
+    y.reshape((lanes, batch, windows.rows, windows.columns, channels))
+}
+
+struct MaxPool {
+    lanes: usize,
+    batch: usize,
+    windows: Windows,
+    /// For every number of the result, which place of its window it came from.
+    winners: OnceLock<Vec<u32>>,
+}
+
+impl Unary for MaxPool {
+    const NAME: &'static str = "max_pool";
+
+    fn output_shape(&self) -> Shape {
+        (
+            self.lanes,
+            self.batch,
+            self.windows.rows,
+            self.windows.columns,
+            self.windows.channels,
+        )
+            .into()
+    }
+
+    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+        let count = self.lanes * self.batch * self.windows.count() * self.windows.channels;
+        let mut y = vec![T::from_f64(f64::NEG_INFINITY); count];
+        let mut winners = vec![0; count];
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                self.each_place(
+                    #[inline(always)]
+                    |place| {
+                        let y = &mut y[place.result..][..self.windows.channels];
+                        let winners = &mut winners[place.result..][..self.windows.channels];
+                        let x = &x[place.image..][..self.windows.channels];
+                        for ((y, winner), x) in y.iter_mut().zip(winners).zip(x) {
+                            // The second half is true for NaN alone.
+                            #[allow(clippy::eq_op)]
+                            let wins = *x > *y || *x != *x;
+                            *y = if wins { *x } else { *y };
+                            *winner = if wins { place.number } else { *winner };
+                        }
+                    },
+                );
+            },
+        );
+        // A second forward pass of the same op would find the same winners.
+        let _ = self.winners.set(winners);
+        y
+    }
+
+    fn backward<T: Element>(&self, x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
+        let mut dx = vec![T::zero(); x.len()];
+        let Some(winners) = self.winners.get() else {
+            return dx;
+        };
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                self.each_place(
+                    #[inline(always)]
+                    |place| {
+                        let dy = &dy[place.result..][..self.windows.channels];
+                        let winners = &winners[place.result..][..self.windows.channels];
+                        let dx = &mut dx[place.image..][..self.windows.channels];
+                        for ((dx, winner), dy) in dx.iter_mut().zip(winners).zip(dy) {
+                            *dx += if *winner == place.number { *dy } else { T::zero() };
+                        }
+                    },
+                );
+            },
+        );
+        dx
+    }
+}
+
+/// One place of one window, for all channels.
+struct Place {
+    /// Where the window's result starts.
+    result: usize,
+    /// Where the pixel starts.
+    image: usize,
+    /// The place's number within its window.
+    number: u32,
+}
+
+impl MaxPool {
+    /// Visits every place of every window that lies inside of its image, in order.
+    #[inline(always)]
+    fn each_place(&self, mut act: impl FnMut(Place)) {
+        let windows = &self.windows;
+        let size = windows.window.size;
+        let mut result = 0;
+        for image in 0..self.lanes * self.batch {
+            for row in 0..windows.rows {
+                for column in 0..windows.columns {
+                    for inner_row in 0..size {
+                        let Some(image_row) = windows.image_row(row, inner_row) else {
+                            continue;
+                        };
+                        for inner_column in 0..size {
+                            let Some(image_column) = windows.image_column(column, inner_column) else {
+                                continue;
+                            };
+                            let pixel = (image * windows.height + image_row) * windows.width + image_column;
+                            act(Place {
+                                result,
+                                image: pixel * windows.channels,
+                                number: (inner_row * size + inner_column) as u32,
+                            });
+                        }
+                    }
+                    result += windows.channels;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::testing::{check_unary, numbers};
+
+    #[test]
+    fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
+        for (name, x, window) in [
+            (
+                "2x2",
+                [1, 2, 4, 4, 3],
+                Window {
+                    size: 2,
+                    stride: 2,
+                    padding: 0,
+                },
+            ),
+            (
+                "an odd size, the last row left over",
+                [2, 1, 5, 5, 2],
+                Window {
+                    size: 2,
+                    stride: 2,
+                    padding: 0,
+                },
+            ),
+            (
+                "overlapping",
+                [1, 2, 7, 7, 2],
+                Window {
+                    size: 3,
+                    stride: 2,
+                    padding: 0,
+                },
+            ),
+            (
+                "padded",
+                [1, 1, 5, 4, 2],
+                Window {
+                    size: 3,
+                    stride: 2,
+                    padding: 1,
+                },
+            ),
+        ] {
+            check_unary(name, &numbers(name, &x), &|x| max_pool(x, window), &|x| {
+                composed(x, window)
+            });
+        }
+    }
+
+    #[test]
+    fn the_first_of_equals_wins_and_nan_is_kept() {
+        let window = Window {
+            size: 2,
+            stride: 2,
+            padding: 0,
+        };
+        let pool = |numbers: [f32; 4]| {
+            let x = candle_core::Var::from_slice(&numbers, (1, 1, 2, 2, 1), &Device::Cpu).expect("good");
+            let y = max_pool(&x, window).expect("good");
+            let gradients = y.sum_all().and_then(|sum| sum.backward()).expect("good");
+            let gradient = gradients
+                .get(&x)
+                .and_then(|g| g.flatten_all().ok())
+                .expect("there is one");
+            let y = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).expect("good");
+            (y[0], gradient.to_vec1::<f32>().expect("good"))
+        };
+        assert_eq!(pool([1.0, 3.0, 3.0, 2.0]), (3.0, vec![0.0, 1.0, 0.0, 0.0]));
+        assert!(pool([1.0, f32::NAN, 3.0, 2.0]).0.is_nan());
+    }
+}

@@ -1,0 +1,238 @@
+//! The parameters and buffers of a model: ordered, named as in PyTorch, each lane's after the other.
+//!
+//! Parameters are what an optimizer changes; buffers, such as running statistics, are kept apart.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Tensor, Var};
+
+use super::hyper::Lane;
+use super::init::Fan;
+use super::ops::{GradientSlot, Leaf};
+use super::rng;
+
+/// How one lane's values lie in memory, beside how PyTorch lays them out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The same.
+    AsInPytorch,
+    /// Blocks of `[pixels, channels]` that PyTorch has as `[channels, pixels]`: the engine keeps
+    /// the channels of images last.
+    ChannelsLast {
+        /// Pixels of the image or the window.
+        pixels: usize,
+        /// Channels of each pixel.
+        channels: usize,
+    },
+}
+
+impl Order {
+    /// From the engine's order to PyTorch's.
+    pub(crate) fn to_pytorch(self, values: &[f32]) -> Vec<f32> {
+        match self {
+            Self::AsInPytorch => values.to_vec(),
+            Self::ChannelsLast { pixels, channels } => transpose_blocks(values, pixels, channels),
+        }
+    }
+
+    /// From PyTorch's order to the engine's.
+    pub(crate) fn from_pytorch(self, values: &[f32]) -> Vec<f32> {
+        match self {
+            Self::AsInPytorch => values.to_vec(),
+            Self::ChannelsLast { pixels, channels } => transpose_blocks(values, channels, pixels),
+        }
+    }
+}
+
+fn transpose_blocks(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for block in values.chunks_exact(rows * columns) {
+        for column in 0..columns {
+            out.extend((0..rows).map(|row| block[row * columns + column]));
+        }
+    }
+    out
+}
+
+/// Values of a model under PyTorch's name: `[lanes, …]`.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The name in a `state_dict`.
+    pub name: String,
+    /// The shape of one lane in a `state_dict`.
+    pub shape: Vec<usize>,
+    /// How one lane lies in memory.
+    pub order: Order,
+    /// The values of all lanes; shared with the model, so that they change as it is trained.
+    pub values: Tensor,
+}
+
+/// One trained tensor of a model: `[lanes, …]`.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    variable: Var,
+    untracked: Tensor,
+    gradient: GradientSlot,
+}
+
+/// Whether an op records what its backward pass needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Graph {
+    Recorded,
+    Skipped,
+}
+
+impl Parameter {
+    fn new(variable: Var) -> Self {
+        let untracked = variable.as_detached_tensor();
+        Self {
+            variable,
+            untracked,
+            gradient: GradientSlot::default(),
+        }
+    }
+
+    /// The parameter as an op takes it.
+    pub(crate) fn leaf(&self, graph: Graph) -> Leaf<'_> {
+        let tensor = match graph {
+            Graph::Recorded => self.variable.as_tensor(),
+            Graph::Skipped => &self.untracked,
+        };
+        Leaf {
+            tensor,
+            gradient: &self.gradient,
+        }
+    }
+
+    /// Its values: `[lanes, …]`.
+    pub fn values(&self) -> &Tensor {
+        &self.untracked
+    }
+
+    /// Takes the gradient of the last backward pass, wherever it landed.
+    pub fn take_gradient(&self, store: &mut GradStore) -> Option<Tensor> {
+        self.gradient.take().or_else(|| store.remove(&self.variable))
+    }
+}
+
+/// Collects the tensors of a model while its layers are made.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    /// The lanes, which say how weights begin.
+    pub lanes: &'a [Lane],
+    /// Where the tensors live.
+    pub device: &'a Device,
+    /// All parameters so far, in order.
+    pub parameters: Vec<Parameter>,
+    /// Parameters and buffers so far, by name, in the order of a `state_dict`.
+    pub named: Vec<Named>,
+}
+
+impl<'a> Builder<'a> {
+    /// No tensors yet.
+    pub fn new(lanes: &'a [Lane], device: &'a Device) -> Self {
+        Self {
+            lanes,
+            device,
+            parameters: Vec::new(),
+            named: Vec::new(),
+        }
+    }
+
+    /// A weight that each lane draws from its own distribution. `dims`: of one lane, in the
+    /// engine's order; `shape`: in PyTorch's.
+    pub(crate) fn weight(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        shape: &[usize],
+        order: Order,
+        fan: Fan,
+    ) -> Result<Parameter> {
+        let count: usize = dims.iter().product();
+        let mut values = reserve(count * self.lanes.len())?;
+        for lane in self.lanes {
+            let distribution = lane.initialization.distribution(fan);
+            values.extend(distribution.draw(&rng::init(lane.seed, &name), count));
+        }
+        self.add(name, dims, shape, order, values)
+    }
+
+    /// A parameter that begins with one value everywhere.
+    pub(crate) fn constant(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        order: Order,
+        value: f32,
+    ) -> Result<Parameter> {
+        let count: usize = shape.iter().product();
+        let mut values = reserve(count * self.lanes.len())?;
+        values.resize(count * self.lanes.len(), value);
+        self.add(name, &[count], shape, order, values)
+    }
+
+    /// Values that are no parameter, one tensor of `[lanes, count]`.
+    pub(crate) fn buffer(&mut self, name: String, count: usize, value: f32) -> Result<Tensor> {
+        let values = Tensor::full(value, (self.lanes.len(), count), self.device)?.contiguous()?;
+        let named = Named {
+            name,
+            shape: vec![count],
+            order: Order::AsInPytorch,
+            values: values.clone(),
+        };
+        self.named.push(named);
+        Ok(values)
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        dims: &[usize],
+        shape: &[usize],
+        order: Order,
+        values: Vec<f32>,
+    ) -> Result<Parameter> {
+        let all_dims = [&[self.lanes.len()], dims].concat();
+        let parameter = Parameter::new(Var::from_vec(values, all_dims, self.device)?);
+        let values = parameter.values().clone();
+        self.named.push(Named {
+            name,
+            shape: shape.to_vec(),
+            order,
+            values,
+        });
+        self.parameters.push(parameter.clone());
+        Ok(parameter)
+    }
+}
+
+/// Memory for this many values, or an error where the process would otherwise be ended.
+fn reserve(count: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    match values.try_reserve_exact(count) {
+        Ok(()) => Ok(values),
+        Err(_) => candle_core::bail!("out of memory: a parameter of {count} values"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_last_turns_into_pytorchs_order_and_back() {
+        // Two blocks of 3 pixels with 2 channels: pixel, channel = 00 01 10 11 20 21.
+        let order = Order::ChannelsLast {
+            pixels: 3,
+            channels: 2,
+        };
+        let engine = [
+            0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 100.0, 101.0, 110.0, 111.0, 120.0, 121.0,
+        ];
+        let pytorch = [
+            0.0, 10.0, 20.0, 1.0, 11.0, 21.0, 100.0, 110.0, 120.0, 101.0, 111.0, 121.0,
+        ];
+        assert_eq!(order.to_pytorch(&engine), pytorch);
+        assert_eq!(order.from_pytorch(&pytorch), engine);
+    }
+}

@@ -1,0 +1,64 @@
+//! The seeds of a trial, and the streams that training draws from.
+//!
+//! Streams are named by what they are for, down to epoch, step and layer, so that training can be
+//! taken up again in the middle and draw what it would have drawn.
+
+use fittingroom_common::rng::Stream;
+use serde::{Deserialize, Serialize};
+
+/// The three seeds of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seeds {
+    /// Of the split into training and validation images; one for all trials of a search.
+    pub split: u64,
+    /// Of the order of the batches; one for all trials of a replicate.
+    pub order: u64,
+    /// Of initial weights and dropout.
+    pub trial: u64,
+}
+
+impl Seeds {
+    /// The seeds of a single run, from one number.
+    pub fn from_one(seed: u64) -> Self {
+        let of = |purpose| Stream::new(seed).named(purpose).seed();
+        Self {
+            split: of("split"),
+            order: of("order"),
+            trial: of("trial"),
+        }
+    }
+}
+
+/// A place in training: what a step draws is named by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// From 1.
+    pub epoch: u32,
+    /// Within the epoch, from 0.
+    pub step: usize,
+}
+
+/// Which images of a class go to validation.
+pub(crate) fn split(seed: u64, class: u8) -> Stream {
+    Stream::new(seed).named("split").numbered(u64::from(class))
+}
+
+/// The order of the training images in an epoch.
+pub(crate) fn order(seed: u64, epoch: u32) -> Stream {
+    Stream::new(seed).named("order").numbered(u64::from(epoch))
+}
+
+/// The initial values of a parameter.
+pub(crate) fn init(seed: u64, parameter: &str) -> Stream {
+    Stream::new(seed).named("init").named(parameter)
+}
+
+/// The units that a layer drops in one step.
+pub(crate) fn dropout(seed: u64, moment: Moment, layer: usize) -> Stream {
+    let Moment { epoch, step } = moment;
+    Stream::new(seed)
+        .named("dropout")
+        .numbered(u64::from(epoch))
+        .numbered(step as u64)
+        .numbered(layer as u64)
+}

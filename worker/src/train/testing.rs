@@ -1,0 +1,66 @@
+//! What the engine's tests share: small groups of trials and a small dataset.
+
+use fittingroom_common::dataset::{Dataset, Part, Shape};
+use fittingroom_common::hyperparameter::{Hyperparameters, Parameter};
+use fittingroom_common::rng::Stream;
+use rand::Rng;
+
+use super::hyper::Group;
+use super::rng::Seeds;
+
+/// Settings by name, as text.
+pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// The defaults with these settings in their place.
+pub(crate) fn hyperparameters(settings: Settings<'_>) -> Hyperparameters {
+    let mut all = Hyperparameters::defaults();
+    for (name, value) in settings {
+        let parameter = Parameter::find(name).expect("known");
+        all.set(parameter, &parameter.parse(value).expect("good"))
+            .expect("fits");
+    }
+    all
+}
+
+/// A group of one lane for each of these trials.
+pub(crate) fn group(trials: &[(Settings<'_>, Seeds)]) -> Group {
+    let trials: Vec<_> = trials
+        .iter()
+        .map(|(settings, seeds)| (hyperparameters(settings), *seeds))
+        .collect();
+    Group::of(&trials).expect("a group")
+}
+
+/// Noisy images of 3 classes, each with a bright spot in another place: quickly learnt.
+pub(crate) fn dataset(train_images: usize, test_images: usize) -> Dataset {
+    let (height, width, classes) = (8, 8, 3);
+    let part = |name: &str, count: usize| {
+        let mut generator = Stream::new(1).named(name).generator();
+        let mut part = Part {
+            pixels: Vec::new(),
+            labels: Vec::new(),
+        };
+        for image in 0..count {
+            let class = image % classes;
+            for pixel in 0..height * width {
+                let bright = pixel / width / 2 == class && pixel % width / 2 == class;
+                part.pixels
+                    .push(generator.random_range(0..100u8) + if bright { 100 } else { 0 });
+            }
+            part.labels.push(class as u8);
+        }
+        part
+    };
+    let shape = Shape {
+        height,
+        width,
+        classes,
+        train_images,
+        test_images,
+    };
+    Dataset {
+        shape,
+        train: part("train", train_images),
+        test: part("test", test_images),
+    }
+}

@@ -1,0 +1,232 @@
+//! What a trainer does for a command: train a trial, or evaluate a model.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use fittingroom_common::dataset::{Dataset, DatasetError};
+use fittingroom_common::trial::{Failure, FailureReason};
+
+use super::protocol::{DatasetFiles, Event, TrainCommand};
+use crate::train::data::Images;
+use crate::train::evaluate::evaluate;
+use crate::train::hyper::Group;
+use crate::train::model::ImageShape;
+use crate::train::save::{self, Record};
+use crate::train::{Outcome, Progress, Stop, Testing, TrainError, train};
+
+/// The shortest time between two lines of progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// Work for a trainer.
+#[derive(Debug)]
+pub(super) enum Job {
+    Train(TrainCommand),
+    Evaluate {
+        id: String,
+        dataset: DatasetFiles,
+        model_file: PathBuf,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Finished { model_file: PathBuf },
+    Evaluated { loss: f64, accuracy: f64 },
+    Stopped,
+    Failed(Failure),
+}
+
+impl Ended {
+    /// The event that ends the command of this id.
+    pub(super) fn event(self, id: String) -> Event {
+        match self {
+            Self::Finished { model_file } => Event::Finished { id, model_file },
+            Self::Evaluated { loss, accuracy } => Event::Evaluated { id, loss, accuracy },
+            Self::Stopped => Event::Stopped { id },
+            Self::Failed(Failure { reason, detail }) => Event::Failed { id, reason, detail },
+        }
+    }
+}
+
+/// What a trainer keeps from job to job: the dataset, as long as its files are the same.
+#[derive(Debug, Default)]
+pub(super) struct Memory(Option<(DatasetFiles, Arc<Dataset>)>);
+
+impl Memory {
+    fn dataset(&mut self, files: &DatasetFiles) -> Result<Arc<Dataset>, Failure> {
+        if let Some((known, dataset)) = &self.0
+            && known == files
+        {
+            return Ok(dataset.clone());
+        }
+        // The old one goes first, so that there are never two in memory.
+        self.0 = None;
+        let dataset = Arc::new(read(files)?);
+        self.0 = Some((files.clone(), dataset.clone()));
+        Ok(dataset)
+    }
+}
+
+fn read(files: &DatasetFiles) -> Result<Dataset, Failure> {
+    let bad = |error: &dyn std::fmt::Display| Failure::new(FailureReason::BadData, error.to_string());
+    let mut bytes = Vec::new();
+    for path in files {
+        let read = std::fs::read(path).map_err(|source| DatasetError::Read {
+            path: path.clone(),
+            source,
+        });
+        bytes.push(read.map_err(|error| bad(&error))?);
+    }
+    Dataset::from_files([&bytes[0], &bytes[1], &bytes[2], &bytes[3]]).map_err(|error| bad(&error))
+}
+
+impl Job {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Train(command) => &command.id,
+            Self::Evaluate { id, .. } => id,
+        }
+    }
+
+    /// Does the work. An error is one of `tell`: nobody listens any more.
+    pub(super) fn run(
+        self,
+        device: &Device,
+        memory: &mut Memory,
+        stop: &AtomicBool,
+        tell: &mut dyn FnMut(Event) -> std::io::Result<()>,
+    ) -> std::io::Result<Ended> {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(Ended::Stopped);
+        }
+        let mut unheard = None;
+        let ended = match self {
+            Self::Train(command) => memory.dataset(&command.dataset).and_then(|dataset| {
+                let mut tell = |event| tell(event).map_err(|error| unheard = Some(error)).is_ok();
+                train_trial(&command, &dataset, device, stop, &mut tell)
+            }),
+            Self::Evaluate {
+                dataset, model_file, ..
+            } => memory
+                .dataset(&dataset)
+                .and_then(|dataset| test(&model_file, &dataset, device)),
+        };
+        match unheard {
+            Some(error) => Err(error),
+            None => Ok(ended.unwrap_or_else(Ended::Failed)),
+        }
+    }
+}
+
+/// `tell` answers whether anybody still listens.
+fn train_trial(
+    command: &TrainCommand,
+    dataset: &Dataset,
+    device: &Device,
+    stop: &AtomicBool,
+    tell: &mut dyn FnMut(Event) -> bool,
+) -> Result<Ended, Failure> {
+    let group = Group::single(&command.hyperparameters, command.seeds).map_err(TrainError::from)?;
+    let testing = if command.track_test {
+        Testing::EveryEpoch
+    } else {
+        Testing::Never
+    };
+    let mut told: Option<Instant> = None;
+    let outcome = train(&group, dataset, device, testing, &mut |progress| {
+        let id = || command.id.clone();
+        let heard = match progress {
+            Progress::Step { epoch, step, steps } => {
+                let due = told.is_none_or(|told| told.elapsed() >= PROGRESS_EVERY);
+                if due {
+                    told = Some(Instant::now());
+                }
+                !due || tell(Event::Progress {
+                    id: id(),
+                    epoch,
+                    step,
+                    steps,
+                })
+            }
+            Progress::Epoch(lanes) => {
+                let reports = lanes.iter().flatten();
+                reports.fold(true, |heard, report| {
+                    heard
+                        && tell(Event::Epoch {
+                            id: id(),
+                            metrics: report.into(),
+                        })
+                })
+            }
+        };
+        if heard && !stop.load(Ordering::Relaxed) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(Stop)
+        }
+    })?;
+    let trained = match outcome {
+        Outcome::Stopped => return Ok(Ended::Stopped),
+        Outcome::Finished(trained) => trained,
+    };
+    if let Some(Err(divergence)) = trained.lanes.first() {
+        return Ok(Ended::Failed(Failure::new(
+            FailureReason::Diverged,
+            divergence.to_string(),
+        )));
+    }
+    let record = Record {
+        hyperparameters: command.hyperparameters.clone(),
+        seeds: command.seeds,
+        images: trained.images,
+        input: trained.input,
+    };
+    save::save(&command.model_file, &trained.model, 0, &record)
+        .map_err(|error| Failure::new(FailureReason::TrainerCrashed, error.to_string()))?;
+    Ok(Ended::Finished {
+        model_file: command.model_file.clone(),
+    })
+}
+
+fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Result<Ended, Failure> {
+    let crashed = |detail: String| Failure::new(FailureReason::TrainerCrashed, detail);
+    let (model, record) = save::load(model_file, device).map_err(|error| crashed(error.to_string()))?;
+    let images = ImageShape::of(&dataset.shape);
+    if images != record.images {
+        let detail = format!(
+            "the model is for {:?}, but the dataset has {images:?}",
+            record.images
+        );
+        return Err(Failure::new(FailureReason::BadData, detail));
+    }
+    let score = Images::new(&dataset.test, &dataset.shape, record.input, device).and_then(|images| {
+        let all: Vec<u32> = (0..images.count() as u32).collect();
+        evaluate(&model, 1, &images, &all, device)
+    });
+    match score.map_err(TrainError::from)?.first() {
+        Some(score) if score.loss.is_finite() => Ok(Ended::Evaluated {
+            loss: score.loss,
+            accuracy: score.accuracy,
+        }),
+        _ => Err(Failure::new(
+            FailureReason::Diverged,
+            "the model's loss on the test images is not finite",
+        )),
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        let reason = match &error {
+            TrainError::Model(_) | TrainError::TooFewImages { .. } => FailureReason::BadData,
+            TrainError::OutOfMemory(_) => FailureReason::OutOfMemory,
+            TrainError::Settings(_) | TrainError::Device(_) => FailureReason::TrainerCrashed,
+        };
+        Self::new(reason, error.to_string())
+    }
+}

@@ -1,0 +1,236 @@
+//! Starts the real programs on loopback and asks them with the real command line.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+fn worker_program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_fittingroom-worker"))
+}
+
+fn coordinator_program() -> PathBuf {
+    let program = worker_program().with_file_name("fittingroom");
+    assert!(
+        program.exists(),
+        "{program:?} is not built: run `cargo build --workspace --bins`, or deploy/test"
+    );
+    program
+}
+
+/// The folder that holds fashion-mnist's folder of four files.
+pub fn real_data() -> PathBuf {
+    let named = std::env::var_os("FITTINGROOM_TEST_DATA").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| PathBuf::from("/usr/share/datasets/fashion-mnist"));
+    assert!(folder.is_dir(), "{folder:?} is not there: run deploy/test, which obtains Fashion-MNIST");
+    folder
+}
+
+/// A started program, killed when the test ends.
+pub struct Running(Child);
+
+impl Running {
+    pub fn kill(mut self) {
+        self.0.kill().expect("kills");
+        self.0.wait().expect("ends");
+    }
+
+    /// Asks it to end, and waits until it has; answers its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.0.try_wait().expect("waits") {
+                Some(status) => return status.code(),
+                None if Instant::now() > end => panic!("process {id} does not end on SIGTERM"),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A coordinator with a data folder of its own, and what is needed to talk to it.
+pub struct Cluster {
+    pub folder: TempDir,
+    coordinator: Option<Running>,
+    pub url: String,
+    flags: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts a coordinator on a free port.
+    pub fn start(flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut cluster = Self {
+            folder,
+            coordinator: None,
+            url: "http://127.0.0.1:0".to_owned(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        };
+        cluster.serve();
+        cluster
+    }
+
+    /// Starts the coordinator on the address it had before, or on a free port if it had none.
+    pub fn serve(&mut self) {
+        let listen = self.url.trim_start_matches("http://").to_owned();
+        let mut command = Command::new(coordinator_program());
+        command.args(["serve", "--listen", &listen, "--data"]).arg(self.data()).args(&self.flags);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(log_file(self.folder.path(), "coordinator"))
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+        self.coordinator = Some(Running(child));
+        assert!(line.starts_with("http://"), "the coordinator did not start: {}", self.log("coordinator"));
+        self.url = line.trim().to_owned();
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// SIGKILL.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.take().expect("runs").kill();
+    }
+
+    pub fn stop_coordinator(&mut self) -> Option<i32> {
+        self.coordinator.take().expect("runs").terminate()
+    }
+
+    /// Starts a worker with one slot.
+    pub fn worker(&self, name: &str) -> Running {
+        let mut command = Command::new(worker_program());
+        command.args(["run", "--coordinator", &self.url, "--slots", "1", "--device", "cpu", "--name", name]);
+        command.arg("--cache").arg(self.folder.path().join("cache"));
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));
+        Running(child.spawn().expect("starts"))
+    }
+
+    /// What a program wrote to stderr.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Writes a search file, launches it, and answers its name.
+    pub fn launch(&self, name: &str, search: &str) {
+        let path = self.folder.path().join(format!("{name}.yaml"));
+        std::fs::write(&path, search).expect("writes");
+        self.succeed(&["launch", path.to_str().expect("UTF-8"), "--name", name]);
+    }
+
+    /// Runs the command line and answers what it printed; it must succeed.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = fittingroom(&self.url, arguments);
+        assert!(
+            output.status.success(),
+            "fittingroom {arguments:?} ended with {:?}: {}\n{}",
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr),
+            self.log("coordinator")
+        );
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Json {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.succeed(&arguments)).expect("one JSON document")
+    }
+
+    pub fn leaderboard(&self, name: &str) -> Json {
+        self.json(&["leaderboard", name])
+    }
+
+    /// Waits until the leaderboard is as wished.
+    pub fn wait_until(&self, name: &str, what: &str, wish: impl Fn(&Json) -> bool) -> Json {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let board = self.leaderboard(name);
+            if wish(&board) {
+                return board;
+            }
+            assert!(
+                Instant::now() < end,
+                "search {name} is not {what} in time: {board:#}\n{}",
+                self.log("coordinator")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn wait_until_complete(&self, name: &str) -> Json {
+        self.wait_until(name, "complete", |board| board["state"] == "COMPLETE")
+    }
+}
+
+fn log_file(folder: &Path, name: &str) -> std::fs::File {
+    let path = folder.join(format!("{name}.log"));
+    std::fs::OpenOptions::new().create(true).append(true).open(path).expect("opens")
+}
+
+/// Runs the command line against a coordinator.
+pub fn fittingroom(url: &str, arguments: &[&str]) -> Output {
+    Command::new(coordinator_program())
+        .args(arguments)
+        .env("FITTINGROOM_COORDINATOR", url)
+        .stdin(Stdio::null())
+        .output()
+        .expect("runs")
+}
+
+/// Runs the worker's program.
+pub fn fittingroom_worker(arguments: &[&str]) -> Output {
+    Command::new(worker_program()).args(arguments).stdin(Stdio::null()).output().expect("runs")
+}
+
+/// The trials of a leaderboard.
+pub fn trials(board: &Json) -> &[Json] {
+    board["trials"].as_array().expect("a list of trials")
+}
+
+/// What must be the same bits whenever and wherever a trial is run: everything but where and how fast.
+pub fn results(board: &Json) -> Vec<Json> {
+    let mut trials = trials(board).to_vec();
+    for trial in &mut trials {
+        let trial = trial.as_object_mut().expect("an object");
+        for accident in ["worker", "seconds", "attempts"] {
+            trial.remove(accident).expect("is there");
+        }
+    }
+    trials
+}
+
+/// Processes whose parent is this one.
+pub fn children_of(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().map(|id| id.parse().expect("a process id")).collect()
+}
+
+pub fn is_alive(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
