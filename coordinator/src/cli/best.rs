@@ -40,10 +40,8 @@ pub(crate) struct BestArgs {
 pub(crate) async fn run(args: BestArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
     let mut client = Client::connect(url).await?;
     let best = client.best(&args.name).await?;
-    std::fs::create_dir_all(&args.out).map_err(|source| CliError::Write {
-        path: args.out.clone(),
-        source,
-    })?;
+    std::fs::create_dir_all(&args.out)
+        .map_err(|source| CliError::Write { path: args.out.clone(), source })?;
     let model = args.out.join("model.safetensors");
     let description = args.out.join("model.json");
 
@@ -54,9 +52,7 @@ pub(crate) async fn run(args: BestArgs, url: &CoordinatorUrl, output: &mut Outpu
     let mut bytes = serde_json::to_vec_pretty(&Description::new(&best, &header))
         .map_err(|error| described.unwritable(error.into()))?;
     bytes.push(b'\n');
-    described
-        .write_all(&bytes)
-        .map_err(|source| described.unwritable(source))?;
+    described.write_all(&bytes).map_err(|source| described.unwritable(source))?;
     file.finish()?;
     described.finish()?;
 
@@ -72,10 +68,7 @@ pub(crate) async fn run(args: BestArgs, url: &CoordinatorUrl, output: &mut Outpu
 }
 
 fn read_header(path: &Path, size: u64) -> Result<Header, CliError> {
-    let file = File::open(path).map_err(|source| CliError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let file = File::open(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
     Ok(Header::read(BufReader::new(file), size)?)
 }
 
@@ -138,9 +131,7 @@ impl<'a> Description<'a> {
 
 /// The model on the test set, where it is known.
 fn test_of(best: &Best) -> Option<Score> {
-    best.row
-        .test
-        .or_else(|| best.row.report.and_then(|report| report.test))
+    best.row.test.or_else(|| best.row.report.and_then(|report| report.test))
 }
 
 fn render(best: &Best, model: &Path, description: &Path) -> String {
@@ -178,11 +169,7 @@ mod tests {
         row.test = test;
         Best {
             row,
-            seeds: Seeds {
-                split: 1,
-                order: 2,
-                trial: 3,
-            },
+            seeds: Seeds { split: 1, order: 2, trial: 3 },
             attempt: AttemptNumber::new(2),
             hyperparameters: Hyperparameters::defaults(),
             model: ArtifactHash::of(b"model"),
@@ -225,11 +212,7 @@ mod tests {
     #[test]
     fn the_test_accuracy_is_said_as_far_as_it_is_known() {
         for (test, state, said) in [
-            (
-                Some(score(0.3, 0.9)),
-                SearchState::Complete,
-                "test accuracy 90.00 %",
-            ),
+            (Some(score(0.3, 0.9)), SearchState::Complete, "test accuracy 90.00 %"),
             (None, SearchState::Running, "when the search is complete"),
             (None, SearchState::Cancelled, "not evaluated"),
         ] {

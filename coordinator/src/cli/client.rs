@@ -51,18 +51,12 @@ impl FromStr for CoordinatorUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let whole = if text.contains("://") {
-            text.to_owned()
-        } else {
-            format!("http://{text}")
-        };
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = whole.parse().map_err(|_| UrlError::Shape)?;
         match uri.scheme_str() {
             Some("http") => {}
             Some(scheme) => {
-                return Err(UrlError::Scheme {
-                    scheme: scheme.to_owned(),
-                });
+                return Err(UrlError::Scheme { scheme: scheme.to_owned() });
             }
             None => return Err(UrlError::Shape),
         }
@@ -110,10 +104,7 @@ impl Client {
     /// Connects to the coordinator, or says that it is not there.
     pub(crate) async fn connect(url: &CoordinatorUrl) -> Result<Self, CliError> {
         let endpoint = endpoint(url).timeout(ANSWER_TIMEOUT);
-        Ok(Self {
-            url: url.clone(),
-            operator: OperatorServiceClient::new(open(url, &endpoint).await?),
-        })
+        Ok(Self { url: url.clone(), operator: OperatorServiceClient::new(open(url, &endpoint).await?) })
     }
 
     /// A second connection for artifacts, whose transfers may take any time and stall nothing.
@@ -143,10 +134,7 @@ impl Client {
 
     /// Changes the state of a search, and gives the new one.
     pub(crate) async fn control(&mut self, name: &Name, action: Action) -> Result<SearchState, CliError> {
-        let request = pb::ControlRequest {
-            name: name.to_string(),
-            action: pb::Action::from(action).into(),
-        };
+        let request = pb::ControlRequest { name: name.to_string(), action: pb::Action::from(action).into() };
         match self.operator.control(request).await {
             Ok(answer) => Ok(answer.into_inner().state().try_into()?),
             Err(status) => Err(self.explain_about(name, &status).await),
@@ -159,10 +147,7 @@ impl Client {
         name: &Name,
         top: Option<u64>,
     ) -> Result<(SearchSummary, Vec<TrialRow>), CliError> {
-        let request = pb::GetLeaderboardRequest {
-            name: name.to_string(),
-            top: top.unwrap_or(0),
-        };
+        let request = pb::GetLeaderboardRequest { name: name.to_string(), top: top.unwrap_or(0) };
         let mut parts = match self.operator.get_leaderboard(request).await {
             Ok(answer) => answer.into_inner(),
             Err(status) => return Err(self.explain_about(name, &status).await),
@@ -186,10 +171,7 @@ impl Client {
         name: &Name,
         top: u32,
     ) -> Result<Answers<pb::LeaderboardView, LeaderboardView>, CliError> {
-        let request = pb::WatchLeaderboardRequest {
-            name: name.to_string(),
-            top,
-        };
+        let request = pb::WatchLeaderboardRequest { name: name.to_string(), top };
         match self.operator.watch_leaderboard(request).await {
             Ok(answer) => Ok(self.answers(answer.into_inner(), LeaderboardView::try_from)),
             Err(status) => Err(self.explain_about(name, &status).await),
@@ -198,10 +180,7 @@ impl Client {
 
     /// One trial with every epoch of its attempts.
     pub(crate) async fn trial(&mut self, name: &Name, trial: TrialId) -> Result<TrialHistory, CliError> {
-        let request = pb::GetTrialRequest {
-            name: name.to_string(),
-            trial: trial.get(),
-        };
+        let request = pb::GetTrialRequest { name: name.to_string(), trial: trial.get() };
         match self.operator.get_trial(request).await {
             Ok(answer) => Ok(answer.into_inner().try_into()?),
             Err(status) => Err(self.explain_about(name, &status).await),
@@ -210,9 +189,7 @@ impl Client {
 
     /// Every epoch of every trial.
     pub(crate) async fn epochs(&mut self, name: &Name) -> Result<Answers<pb::EpochRow, EpochRow>, CliError> {
-        let request = pb::GetEpochsRequest {
-            name: name.to_string(),
-        };
+        let request = pb::GetEpochsRequest { name: name.to_string() };
         match self.operator.get_epochs(request).await {
             Ok(answer) => Ok(self.answers(answer.into_inner(), EpochRow::try_from)),
             Err(status) => Err(self.explain_about(name, &status).await),
@@ -228,9 +205,7 @@ impl Client {
 
     /// The best complete trial of a search.
     pub(crate) async fn best(&mut self, name: &Name) -> Result<Best, CliError> {
-        let request = pb::GetBestRequest {
-            name: name.to_string(),
-        };
+        let request = pb::GetBestRequest { name: name.to_string() };
         match self.operator.get_best(request).await {
             Ok(answer) => Ok(answer.into_inner().try_into()?),
             Err(status) => Err(self.explain_about(name, &status).await),
@@ -249,9 +224,7 @@ impl Client {
         &mut self,
         name: &Name,
     ) -> Result<Answers<pb::FetchDatasetResponse, FetchStep>, CliError> {
-        let request = pb::FetchDatasetRequest {
-            name: name.to_string(),
-        };
+        let request = pb::FetchDatasetRequest { name: name.to_string() };
         let answer = self.operator.fetch_dataset(request).await;
         let stream = answer.map_err(|status| self.explain(&status))?.into_inner();
         Ok(self.answers(stream, FetchStep::try_from))
@@ -259,20 +232,13 @@ impl Client {
 
     /// Gives a name to four uploaded files.
     pub(crate) async fn add_dataset(&mut self, dataset: AddDataset) -> Result<Manifest, CliError> {
-        let answer = self
-            .operator
-            .add_dataset(pb::AddDatasetRequest::from(dataset))
-            .await;
+        let answer = self.operator.add_dataset(pb::AddDatasetRequest::from(dataset)).await;
         let answer = answer.map_err(|status| self.explain(&status))?.into_inner();
         decode("dataset", answer.dataset)
     }
 
     fn answers<M, T>(&self, stream: Streaming<M>, decode: fn(M) -> Result<T, DecodeError>) -> Answers<M, T> {
-        Answers {
-            stream,
-            url: self.url.clone(),
-            decode,
-        }
+        Answers { stream, url: self.url.clone(), decode }
     }
 
     /// What a failed call about a search means: if there is no such search, which ones are like it.
@@ -288,10 +254,7 @@ impl Client {
         if known.contains(name) {
             return refusal;
         }
-        CliError::UnknownSearch {
-            name: name.clone(),
-            nearest: nearest(name, known),
-        }
+        CliError::UnknownSearch { name: name.clone(), nearest: nearest(name, known) }
     }
 }
 
@@ -304,10 +267,10 @@ fn endpoint(url: &CoordinatorUrl) -> Endpoint {
 }
 
 async fn open(url: &CoordinatorUrl, endpoint: &Endpoint) -> Result<Channel, CliError> {
-    endpoint.connect().await.map_err(|error| CliError::Unreachable {
-        url: url.to_string(),
-        why: root_cause(&error),
-    })
+    endpoint
+        .connect()
+        .await
+        .map_err(|error| CliError::Unreachable { url: url.to_string(), why: root_cause(&error) })
 }
 
 /// The innermost reason of an error: "Connection refused" rather than "transport error".
@@ -330,9 +293,9 @@ fn explain(url: &CoordinatorUrl, status: &Status) -> CliError {
         (Code::Unimplemented, _) => CliError::OtherVersion { url },
         (Code::Unavailable, Some(why)) => CliError::Unreachable { url, why },
         (_, Some(why)) => CliError::Broken { url, why },
-        (Code::Unavailable | Code::ResourceExhausted | Code::Aborted, None) => CliError::Busy {
-            message: status.message().to_owned(),
-        },
+        (Code::Unavailable | Code::ResourceExhausted | Code::Aborted, None) => {
+            CliError::Busy { message: status.message().to_owned() }
+        }
         (code, None) => CliError::Refused {
             message: if status.message().is_empty() {
                 format!("the coordinator refused: {}", code.description())
@@ -360,12 +323,7 @@ fn nearest(name: &Name, known: Vec<Name>) -> Vec<Name> {
     let given = name.as_str().to_lowercase();
     let mut likely: Vec<(f64, Name)> = known
         .into_iter()
-        .map(|known| {
-            (
-                strsim::jaro_winkler(&given, &known.as_str().to_lowercase()),
-                known,
-            )
-        })
+        .map(|known| (strsim::jaro_winkler(&given, &known.as_str().to_lowercase()), known))
         .filter(|(likeness, _)| *likeness > 0.75)
         .collect();
     likely.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -430,10 +388,7 @@ mod tests {
             (Status::unimplemented("x"), "of another version"),
             (Status::deadline_exceeded("x"), "did not answer in time"),
             (Status::cancelled("Timeout expired"), "did not answer in time"),
-            (
-                Status::unavailable("the coordinator is stopping"),
-                "the coordinator is stopping",
-            ),
+            (Status::unavailable("the coordinator is stopping"), "the coordinator is stopping"),
         ] {
             let message = explain(&url, &status).to_string();
             assert!(message.contains(said), "{message:?} does not say {said:?}");

@@ -36,10 +36,7 @@ pub(crate) async fn run(
     let name = &args.name;
     let state = Client::connect(url).await?.control(name, action).await?;
     match args.json.form() {
-        Form::Json => output.json(&Changed {
-            search: name.as_str(),
-            state: state.name(),
-        }),
+        Form::Json => output.json(&Changed { search: name.as_str(), state: state.name() }),
         Form::Text => output.line(&format!("{name} is now {state}{}", meaning(state))),
     }
 }

@@ -76,9 +76,8 @@ pub(crate) async fn run(
         DatasetCommand::List(args) => {
             let datasets = Client::connect(url).await?.datasets().await?;
             match args.json.form() {
-                Form::Json => output.json(&json::Datasets {
-                    datasets: datasets.iter().map(json::Dataset::from).collect(),
-                }),
+                Form::Json => output
+                    .json(&json::Datasets { datasets: datasets.iter().map(json::Dataset::from).collect() }),
                 Form::Text => output.line(&render(&datasets, output.width())),
             }
         }
@@ -139,10 +138,7 @@ impl Local {
     pub(crate) async fn add(self, client: &mut Client, name: Name) -> Result<Manifest, CliError> {
         let hashes = self.hashes();
         let held = client.datasets().await?;
-        if let Some(held) = held
-            .into_iter()
-            .find(|held| held.name == name && held.files == hashes)
-        {
+        if let Some(held) = held.into_iter().find(|held| held.name == name && held.files == hashes) {
             return Ok(held);
         }
         let mut store = client.artifacts().await?;
@@ -215,15 +211,9 @@ mod tests {
     fn what_pretends_to_be_a_known_dataset_is_checked() {
         let root = tempfile::tempdir().expect("temporary folder");
         let folder = dataset_folder(&root.path().join("digits"), 1);
-        let refused = Local::read(&folder, Some(&KnownDataset::FASHION_MNIST))
-            .err()
-            .expect("another dataset");
-        assert!(
-            refused
-                .to_string()
-                .contains("is not the published fashion-mnist file"),
-            "{refused}"
-        );
+        let refused =
+            Local::read(&folder, Some(&KnownDataset::FASHION_MNIST)).err().expect("another dataset");
+        assert!(refused.to_string().contains("is not the published fashion-mnist file"), "{refused}");
     }
 
     #[test]

@@ -201,10 +201,7 @@ fn excerpt(error: &SpaceError) -> String {
             let line = excerpt[..at].rfind('\n').map_or(0, |end| end + 1);
             excerpt[line..].trim_end().to_owned()
         }
-        None => error
-            .help()
-            .map(|help| format!("  help: {help}"))
-            .unwrap_or_default(),
+        None => error.help().map(|help| format!("  help: {help}")).unwrap_or_default(),
     }
 }
 
@@ -217,11 +214,7 @@ fn suggest(nearest: &[Name]) -> String {
 }
 
 fn reason_for_people(reason: &str) -> String {
-    if reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", clean(reason))
-    }
+    if reason.is_empty() { String::new() } else { format!(": {}", clean(reason)) }
 }
 
 #[cfg(test)]
@@ -246,10 +239,7 @@ mod tests {
             message(&["quickstart", "quickstart-2"]),
             "there is no search quikstart; did you mean quickstart or quickstart-2?"
         );
-        assert_eq!(
-            message(&[]),
-            "there is no search quikstart; `fittingroom list` shows those there are"
-        );
+        assert_eq!(message(&[]), "there is no search quikstart; `fittingroom list` shows those there are");
     }
 
     #[test]

@@ -46,23 +46,14 @@ enum Format {
 pub(crate) async fn run(args: ExportArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
     let mut client = Client::connect(url).await?;
     if args.out == Path::new("-") {
-        return write(&args, &mut client, output, CliError::Output)
-            .await
-            .map(drop);
+        return write(&args, &mut client, output, CliError::Output).await.map(drop);
     }
     let mut file = AtomicFile::create(&args.out)?;
-    let unwritable = |source| CliError::Write {
-        path: args.out.clone(),
-        source,
-    };
+    let unwritable = |source| CliError::Write { path: args.out.clone(), source };
     let rows = write(&args, &mut client, &mut file, unwritable).await?;
     file.finish()?;
     let unit = if args.epochs { "epoch" } else { "trial" };
-    notice(&format!(
-        "{} written to {}",
-        text::plural(rows, unit),
-        args.out.display()
-    ));
+    notice(&format!("{} written to {}", text::plural(rows, unit), args.out.display()));
     Ok(())
 }
 
@@ -100,11 +91,7 @@ fn write_trials(
         }
         Format::Csv => {
             let named: Vec<Parameter> = Parameter::all()
-                .filter(|parameter| {
-                    trials
-                        .iter()
-                        .any(|row| row.hyperparameters.get(*parameter).is_some())
-                })
+                .filter(|parameter| trials.iter().any(|row| row.hyperparameters.get(*parameter).is_some()))
                 .collect();
             let mut csv = csv::Writer::from_writer(sink);
             csv.write_record(trial_columns(&named))?;
@@ -141,11 +128,7 @@ fn trial_cells(row: &TrialRow, named: &[Parameter]) -> io::Result<Vec<String>> {
     let document = serde_json::to_value(json::Trial::from(row))?;
     let hyperparameters = &document["hyperparameters"];
     let mut cells: Vec<String> = BEFORE_HYPERPARAMETERS.map(|name| cell(&document[name])).to_vec();
-    cells.extend(
-        named
-            .iter()
-            .map(|parameter| cell(&hyperparameters[parameter.name()])),
-    );
+    cells.extend(named.iter().map(|parameter| cell(&hyperparameters[parameter.name()])));
     cells.extend(AFTER_HYPERPARAMETERS.map(|name| cell(&document[name])));
     Ok(cells)
 }
@@ -193,11 +176,7 @@ impl<W: Write> EpochRows<W> {
                 EpochSink::Csv(Box::new(csv))
             }
             Format::Json => {
-                write!(
-                    sink,
-                    "{{\n\"search\": {},\n\"epochs\": [",
-                    Value::from(search.as_str())
-                )?;
+                write!(sink, "{{\n\"search\": {},\n\"epochs\": [", Value::from(search.as_str()))?;
                 EpochSink::Json(sink)
             }
         };

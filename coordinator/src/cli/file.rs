@@ -53,11 +53,7 @@ impl AtomicFile {
 
     /// Makes the file durable and moves it to its place.
     pub(crate) fn finish(self) -> Result<(), CliError> {
-        let Self {
-            target,
-            folder,
-            temporary,
-        } = self;
+        let Self { target, folder, temporary } = self;
         let finish = || {
             let temporary = temporary.into_inner().map_err(io::IntoInnerError::into_error)?;
             temporary.as_file().sync_all()?;
@@ -79,10 +75,7 @@ impl Write for AtomicFile {
 }
 
 fn unwritable(target: &Path, source: io::Error) -> CliError {
-    CliError::Write {
-        path: target.to_owned(),
-        source,
-    }
+    CliError::Write { path: target.to_owned(), source }
 }
 
 /// A temporary file that others may read as far as the umask lets them, like any other result.
@@ -103,15 +96,7 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).expect("a folder");
-        entries
-            .map(|entry| {
-                entry
-                    .expect("an entry")
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .collect()
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
     }
 
     #[test]

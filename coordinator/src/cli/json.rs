@@ -215,11 +215,7 @@ pub(crate) struct TrialEpoch {
 
 impl From<&EpochRow> for TrialEpoch {
     fn from(it: &EpochRow) -> Self {
-        Self {
-            trial: it.trial.get(),
-            attempt: it.attempt.get(),
-            epoch: Epoch::from(&it.report),
-        }
+        Self { trial: it.trial.get(), attempt: it.attempt.get(), epoch: Epoch::from(&it.report) }
     }
 }
 
@@ -304,11 +300,7 @@ impl<'a> From<&'a Manifest> for Dataset<'a> {
             classes: it.shape.classes,
             train_images: it.shape.train_images,
             test_images: it.shape.test_images,
-            files: FileRole::ALL
-                .map(FileRole::file_name)
-                .into_iter()
-                .zip(it.files)
-                .collect(),
+            files: FileRole::ALL.map(FileRole::file_name).into_iter().zip(it.files).collect(),
         }
     }
 }

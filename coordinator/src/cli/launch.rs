@@ -79,21 +79,16 @@ pub(crate) async fn run(args: LaunchArgs, url: &CoordinatorUrl, output: &mut Out
         return Ok(());
     }
     match follow(&mut client, &search.name, None, form, output).await? {
-        Followed::ToItsEnd(search) if search.state == SearchState::Failed => Err(CliError::SearchFailed {
-            name: search.name,
-            state: search.state,
-            reason: search.reason,
-        }),
+        Followed::ToItsEnd(search) if search.state == SearchState::Failed => {
+            Err(CliError::SearchFailed { name: search.name, state: search.state, reason: search.reason })
+        }
         Followed::ToItsEnd(_) | Followed::Left => Ok(()),
     }
 }
 
 /// Reads and checks a search file, and passes on what is to be noted about it.
 fn read(path: &Path) -> Result<SearchSpec, CliError> {
-    let unreadable = |source| CliError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| CliError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough for the parser to see that it is too long.
     let most = MAX_FILE_BYTES as u64 + 1;
@@ -103,12 +98,7 @@ fn read(path: &Path) -> Result<SearchSpec, CliError> {
     let parsed =
         SearchSpec::parse_bytes(&shown, &bytes).map_err(|error| CliError::SearchFile(Box::new(error)))?;
     for note in &parsed.notes {
-        notice(&format!(
-            "{shown}:{}:{}: note: {}",
-            note.line,
-            note.column,
-            text::clean(&note.message)
-        ));
+        notice(&format!("{shown}:{}:{}: note: {}", note.line, note.column, text::clean(&note.message)));
     }
     Ok(parsed.spec)
 }
@@ -160,10 +150,7 @@ fn render(search: &SearchSummary, is_followed: bool) -> String {
         search.dataset
     );
     if !is_followed {
-        shown.push_str(&format!(
-            "next: fittingroom leaderboard {} --follow\n",
-            search.name
-        ));
+        shown.push_str(&format!("next: fittingroom leaderboard {} --follow\n", search.name));
     }
     shown
 }
@@ -185,34 +172,17 @@ struct DryTrial {
 impl DryRun {
     fn new(spec: &SearchSpec, show: u64) -> Self {
         let plan = Plan::new(spec);
-        let first = (0..show.min(spec.trial_count()))
-            .map(TrialId::new)
-            .map_while(|trial| {
-                let hyperparameters = plan.hyperparameters(trial)?;
-                Some(DryTrial {
-                    trial,
-                    hyperparameters,
-                })
-            });
-        Self {
-            trials: spec.trial_count(),
-            method: spec.method.name(),
-            first: first.collect(),
-        }
+        let first = (0..show.min(spec.trial_count())).map(TrialId::new).map_while(|trial| {
+            let hyperparameters = plan.hyperparameters(trial)?;
+            Some(DryTrial { trial, hyperparameters })
+        });
+        Self { trials: spec.trial_count(), method: spec.method.name(), first: first.collect() }
     }
 
     fn render(&self, spec: &SearchSpec) -> String {
-        let mut shown = format!(
-            "{} by {} on {}\n",
-            text::plural(self.trials, "trial"),
-            self.method,
-            spec.dataset
-        );
-        for DryTrial {
-            trial,
-            hyperparameters,
-        } in &self.first
-        {
+        let mut shown =
+            format!("{} by {} on {}\n", text::plural(self.trials, "trial"), self.method, spec.dataset);
+        for DryTrial { trial, hyperparameters } in &self.first {
             shown.push_str(&format!("trial {trial}: {hyperparameters}\n"));
         }
         let more = self.trials - self.first.len() as u64;
@@ -294,10 +264,7 @@ mod tests {
         let file = root.path().join("searches/search.yaml");
         let data = |folder: &str| {
             let text = format!("method: grid\ndataset: {folder}\nparameters: {{epochs: {{value: 1}}}}\n");
-            Data::of(
-                &SearchSpec::parse("search.yaml", &text).expect("good").spec,
-                &file,
-            )
+            Data::of(&SearchSpec::parse("search.yaml", &text).expect("good").spec, &file)
         };
         assert!(data("./digits").is_ok());
         let error = data("./letters").err().expect("not there");

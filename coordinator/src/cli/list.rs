@@ -22,9 +22,9 @@ pub(crate) struct ListArgs {
 pub(crate) async fn run(args: ListArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
     let searches = Client::connect(url).await?.searches().await?;
     match args.json.form() {
-        Form::Json => output.json(&json::Searches {
-            searches: searches.iter().map(json::Search::from).collect(),
-        }),
+        Form::Json => {
+            output.json(&json::Searches { searches: searches.iter().map(json::Search::from).collect() })
+        }
         Form::Text => output.line(&render(&searches, output.width())),
     }
 }

@@ -29,10 +29,7 @@ impl Output {
         } else {
             None
         };
-        Self {
-            sink: Box::new(io::stdout()),
-            width: width.filter(|columns| *columns > 0),
-        }
+        Self { sink: Box::new(io::stdout()), width: width.filter(|columns| *columns > 0) }
     }
 
     /// Columns of the terminal; `None` where results do not go to one.
@@ -65,10 +62,7 @@ impl Output {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        self.sink
-            .write_all(bytes)
-            .and_then(|()| self.sink.flush())
-            .map_err(CliError::Output)
+        self.sink.write_all(bytes).and_then(|()| self.sink.flush()).map_err(CliError::Output)
     }
 }
 
@@ -110,10 +104,7 @@ pub(crate) mod tests {
 
     impl Kept {
         pub(crate) fn output(&self) -> Output {
-            Output {
-                sink: Box::new(self.clone()),
-                width: None,
-            }
+            Output { sink: Box::new(self.clone()), width: None }
         }
 
         pub(crate) fn text(&self) -> String {
@@ -139,18 +130,13 @@ pub(crate) mod tests {
         let mut output = kept.output();
         output.line("one").expect("prints");
         output.line("two\n").expect("prints");
-        output
-            .json_line(&serde_json::json!({"three": 3}))
-            .expect("prints");
+        output.json_line(&serde_json::json!({"three": 3})).expect("prints");
         assert_eq!(kept.text(), "one\ntwo\n{\"three\":3}\n");
     }
 
     #[test]
     fn a_closed_pipe_ends_the_command_quietly() {
-        let mut output = Output {
-            sink: Box::new(Closed),
-            width: None,
-        };
+        let mut output = Output { sink: Box::new(Closed), width: None };
         let error = output.line("one").expect_err("closed");
         assert_eq!(error.exit_code(), 0);
     }

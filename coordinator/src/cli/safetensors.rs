@@ -86,19 +86,10 @@ impl Header {
         file.read_exact(&mut length)?;
         let claimed = u64::from_le_bytes(length);
         if claimed > MAX_HEADER {
-            return Err(HeaderError::TooLong {
-                claimed,
-                most: MAX_HEADER,
-            });
+            return Err(HeaderError::TooLong { claimed, most: MAX_HEADER });
         }
-        let Some(data) = file_length
-            .checked_sub(8)
-            .and_then(|rest| rest.checked_sub(claimed))
-        else {
-            return Err(HeaderError::Length {
-                claimed,
-                file: file_length,
-            });
+        let Some(data) = file_length.checked_sub(8).and_then(|rest| rest.checked_sub(claimed)) else {
+            return Err(HeaderError::Length { claimed, file: file_length });
         };
         let mut text = Vec::new();
         file.take(claimed).read_to_end(&mut text)?;
@@ -108,10 +99,8 @@ impl Header {
             Some(Value::Object(metadata)) => metadata,
             Some(_) => return Err(wrong("__metadata__", "is not an object")),
         };
-        let mut tensors = entries
-            .iter()
-            .map(|(name, entry)| Tensor::read(name, entry))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut tensors =
+            entries.iter().map(|(name, entry)| Tensor::read(name, entry)).collect::<Result<Vec<_>, _>>()?;
         tensors.sort_by_key(|tensor| (tensor.begin, tensor.end));
         let mut at = 0;
         for tensor in &tensors {
@@ -129,10 +118,7 @@ impl Header {
 
 impl Tensor {
     fn read(name: &str, entry: &Value) -> Result<Self, HeaderError> {
-        let dtype = entry
-            .get("dtype")
-            .and_then(Value::as_str)
-            .ok_or_else(|| wrong(name, "has no dtype"))?;
+        let dtype = entry.get("dtype").and_then(Value::as_str).ok_or_else(|| wrong(name, "has no dtype"))?;
         let shape = numbers(entry.get("shape")).ok_or_else(|| wrong(name, "has no shape"))?;
         let offsets = numbers(entry.get("data_offsets")).ok_or_else(|| wrong(name, "has no data_offsets"))?;
         let &[begin, end] = offsets.as_slice() else {
@@ -148,21 +134,12 @@ impl Tensor {
         if end.checked_sub(begin) != Some(size) {
             return Err(wrong(name, "has data_offsets that do not fit its shape"));
         }
-        Ok(Self {
-            name: name.to_owned(),
-            dtype: dtype.to_owned(),
-            shape,
-            begin,
-            end,
-        })
+        Ok(Self { name: name.to_owned(), dtype: dtype.to_owned(), shape, begin, end })
     }
 }
 
 fn wrong(name: &str, problem: &'static str) -> HeaderError {
-    HeaderError::Entry {
-        name: name.chars().take(80).collect(),
-        problem,
-    }
+    HeaderError::Entry { name: name.chars().take(80).collect(), problem }
 }
 
 fn numbers(list: Option<&Value>) -> Option<Vec<u64>> {
@@ -203,11 +180,8 @@ mod tests {
             "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
         }"#;
         let header = read(&file(header, 32)).expect("good");
-        let shapes: Vec<_> = header
-            .tensors
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()))
-            .collect();
+        let shapes: Vec<_> =
+            header.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
         assert_eq!(shapes, [("a", &[2, 3][..]), ("b", &[2][..])]);
         assert_eq!(header.metadata["input_mean"], "0.5");
     }
@@ -235,14 +209,8 @@ mod tests {
             ("offsets that do not fit", file(&one("[2]", "[0,4]"), 4)),
             ("three offsets", file(&one("[1]", "[0,4,8]"), 4)),
             ("a negative size", file(&one("[-1]", "[0,4]"), 4)),
-            (
-                "a product beyond 64 bits",
-                file(&one("[4294967296,4294967296,2]", "[0,4]"), 4),
-            ),
-            (
-                "an unknown type",
-                file(r#"{"w":{"dtype":"F7","shape":[1],"data_offsets":[0,4]}}"#, 4),
-            ),
+            ("a product beyond 64 bits", file(&one("[4294967296,4294967296,2]", "[0,4]"), 4)),
+            ("an unknown type", file(r#"{"w":{"dtype":"F7","shape":[1],"data_offsets":[0,4]}}"#, 4)),
             ("metadata that is a word", file(r#"{"__metadata__":"x"}"#, 0)),
         ];
         for (row, bytes) in rows {

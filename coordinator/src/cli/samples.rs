@@ -14,10 +14,7 @@ use fittingroom_common::view::{
 };
 
 pub(crate) fn score(loss: f64, accuracy: f64) -> Score {
-    Score {
-        loss: Finite::new(loss).expect("finite"),
-        accuracy: Finite::new(accuracy).expect("finite"),
-    }
+    Score { loss: Finite::new(loss).expect("finite"), accuracy: Finite::new(accuracy).expect("finite") }
 }
 
 pub(crate) fn hyperparameters(pairs: &[(&str, &str)]) -> Hyperparameters {
@@ -50,10 +47,7 @@ fn row(trial: u64, state: TrialState) -> TrialRow {
         place: Some((Name::sanitised("node-1"), SlotNumber::new(0))),
         hyperparameters: hyperparameters(&[
             ("optimizer", if trial % 2 == 0 { "sgd" } else { "adam" }),
-            (
-                "learning_rate",
-                ["0.1", "0.01", "0.001", "1e-4"][(trial % 4) as usize],
-            ),
+            ("learning_rate", ["0.1", "0.01", "0.001", "1e-4"][(trial % 4) as usize]),
             ("batch_size", "64"),
         ]),
         report: None,
@@ -65,11 +59,7 @@ fn row(trial: u64, state: TrialState) -> TrialRow {
 }
 
 pub(crate) fn complete(trial: u64, rank: u64, accuracy: f64) -> TrialRow {
-    TrialRow {
-        rank: Some(rank),
-        report: Some(report(10, accuracy)),
-        ..row(trial, TrialState::Complete)
-    }
+    TrialRow { rank: Some(rank), report: Some(report(10, accuracy)), ..row(trial, TrialState::Complete) }
 }
 
 pub(crate) fn diverged(trial: u64) -> TrialRow {
@@ -83,21 +73,13 @@ pub(crate) fn diverged(trial: u64) -> TrialRow {
 pub(crate) fn running(trial: u64) -> TrialRow {
     TrialRow {
         report: Some(report(3, 0.85)),
-        progress: Some(Progress {
-            epoch: 4,
-            step: 211,
-            steps: 422,
-        }),
+        progress: Some(Progress { epoch: 4, step: 211, steps: 422 }),
         ..row(trial, TrialState::Running)
     }
 }
 
 pub(crate) fn waiting(trial: u64) -> TrialRow {
-    TrialRow {
-        attempts: 0,
-        place: None,
-        ..row(trial, TrialState::Waiting)
-    }
+    TrialRow { attempts: 0, place: None, ..row(trial, TrialState::Waiting) }
 }
 
 pub(crate) fn summary() -> SearchSummary {
@@ -108,13 +90,7 @@ pub(crate) fn summary() -> SearchSummary {
         method: Method::Random,
         dataset: Name::sanitised("fashion-mnist"),
         trial_count: 40,
-        counts: TrialCounts {
-            waiting: 1,
-            running: 1,
-            complete: 2,
-            failed: 1,
-            ..TrialCounts::default()
-        },
+        counts: TrialCounts { waiting: 1, running: 1, complete: 2, failed: 1, ..TrialCounts::default() },
         created: Timestamp::from_millis(1_795_350_951_000),
         ended: None,
         best: Some(complete(3, 1, 0.9123)),
@@ -137,13 +113,7 @@ pub(crate) fn view() -> LeaderboardView {
 pub(crate) fn manifest() -> Manifest {
     Manifest {
         name: Name::sanitised("fashion-mnist"),
-        shape: Shape {
-            height: 28,
-            width: 28,
-            classes: 10,
-            train_images: 60_000,
-            test_images: 10_000,
-        },
+        shape: Shape { height: 28, width: 28, classes: 10, train_images: 60_000, test_images: 10_000 },
         files: [b"a", b"b", b"c", b"d"].map(|bytes| ArtifactHash::of(bytes)),
     }
 }
@@ -157,12 +127,8 @@ pub(crate) fn dataset_folder(folder: &Path, grey: u8) -> PathBuf {
         bytes
     };
     std::fs::create_dir_all(folder).expect("a folder");
-    let files = [
-        idx(&[2, 2, 2], &[grey; 8]),
-        idx(&[2], &[0, 1]),
-        idx(&[1, 2, 2], &[grey; 4]),
-        idx(&[1], &[1]),
-    ];
+    let files =
+        [idx(&[2, 2, 2], &[grey; 8]), idx(&[2], &[0, 1]), idx(&[1, 2, 2], &[grey; 4]), idx(&[1], &[1])];
     for (role, bytes) in FileRole::ALL.into_iter().zip(files) {
         std::fs::write(folder.join(role.file_name()), bytes).expect("writes");
     }

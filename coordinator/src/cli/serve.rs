@@ -24,12 +24,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR", env = "FITTINGROOM_DATA")]
     data: PathBuf,
     /// Where workers and commands find the coordinator
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "FITTINGROOM_LISTEN",
-        default_value = "127.0.0.1:7733"
-    )]
+    #[arg(long, value_name = "ADDRESS", env = "FITTINGROOM_LISTEN", default_value = "127.0.0.1:7733")]
     listen: SocketAddr,
     /// Where artifacts are kept, instead of in the data folder: s3://BUCKET/PREFIX
     #[arg(long, value_name = "URL", env = "FITTINGROOM_ARTIFACTS")]
@@ -53,11 +48,7 @@ pub(crate) struct ServeArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
-    let exposure = if args.insecure {
-        Exposure::Anyone
-    } else {
-        Exposure::LoopbackOnly
-    };
+    let exposure = if args.insecure { Exposure::Anyone } else { Exposure::LoopbackOnly };
     let mut interrupt = Interrupt::listen().map_err(CliError::Signals)?;
     let listener = bind(args.listen, exposure).await?;
     let config = Config {

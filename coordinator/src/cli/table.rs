@@ -27,18 +27,12 @@ pub(crate) enum Alignment {
 
 /// A column of words.
 pub(crate) fn words(heading: impl Into<String>) -> Column {
-    Column {
-        heading: heading.into(),
-        alignment: Alignment::Left,
-    }
+    Column { heading: heading.into(), alignment: Alignment::Left }
 }
 
 /// A column of numbers.
 pub(crate) fn numbers(heading: impl Into<String>) -> Column {
-    Column {
-        heading: heading.into(),
-        alignment: Alignment::Right,
-    }
+    Column { heading: heading.into(), alignment: Alignment::Right }
 }
 
 /// Lays out rows below their headings, within a terminal's width if there is one.
@@ -47,9 +41,7 @@ pub(crate) fn lay_out(columns: &[Column], rows: Vec<Vec<String>>, width: Option<
     table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')));
     table.force_no_tty();
     match width {
-        Some(width) => table
-            .set_width(width)
-            .set_content_arrangement(ContentArrangement::Dynamic),
+        Some(width) => table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
     table.set_header(columns.iter().map(|column| column.heading.as_str()));
@@ -119,26 +111,17 @@ pub(crate) fn leaderboard(metric: Metric, rows: &[&TrialRow]) -> (Vec<Column>, V
     columns.push(numbers("epoch"));
     columns.extend(parameters.iter().map(|parameter| words(parameter.name())));
     columns.extend([words("worker"), numbers("time")]);
-    let cells = rows
-        .iter()
-        .map(|row| cells(metric, row, &parameters, is_tested))
-        .collect();
+    let cells = rows.iter().map(|row| cells(metric, row, &parameters, is_tested)).collect();
     (columns, cells)
 }
 
 fn cells(metric: Metric, row: &TrialRow, parameters: &[Parameter], is_tested: bool) -> Vec<String> {
     let (accuracy, loss) = match &row.report {
-        Some(report) => (
-            text::percent(report.validation.accuracy),
-            text::loss(report.validation.loss),
-        ),
+        Some(report) => (text::percent(report.validation.accuracy), text::loss(report.validation.loss)),
         None => Default::default(),
     };
-    let mut cells = vec![
-        row.rank.map(|rank| rank.to_string()).unwrap_or_default(),
-        row.trial.to_string(),
-        state(row),
-    ];
+    let mut cells =
+        vec![row.rank.map(|rank| rank.to_string()).unwrap_or_default(), row.trial.to_string(), state(row)];
     cells.extend(match metric {
         Metric::ValidationAccuracy => [accuracy, loss],
         Metric::ValidationLoss => [loss, accuracy],
@@ -151,17 +134,8 @@ fn cells(metric: Metric, row: &TrialRow, parameters: &[Parameter], is_tested: bo
         let value = row.hyperparameters.get(*parameter);
         value.map(ToString::to_string).unwrap_or_default()
     }));
-    cells.push(
-        row.place
-            .as_ref()
-            .map(|(name, _)| name.to_string())
-            .unwrap_or_default(),
-    );
-    cells.push(
-        row.report
-            .map(|report| text::seconds(report.seconds))
-            .unwrap_or_default(),
-    );
+    cells.push(row.place.as_ref().map(|(name, _)| name.to_string()).unwrap_or_default());
+    cells.push(row.report.map(|report| text::seconds(report.seconds)).unwrap_or_default());
     cells
 }
 
@@ -179,9 +153,7 @@ fn epochs_done(row: &TrialRow) -> u32 {
 
 /// The accuracy on the test set, where it is known.
 fn test_of(row: &TrialRow) -> Option<String> {
-    row.test
-        .or_else(|| row.report.and_then(|report| report.test))
-        .map(|test| text::percent(test.accuracy))
+    row.test.or_else(|| row.report.and_then(|report| report.test)).map(|test| text::percent(test.accuracy))
 }
 
 #[cfg(test)]
@@ -191,13 +163,7 @@ mod tests {
 
     #[test]
     fn a_leaderboard_shows_what_differs() {
-        let rows = [
-            complete(3, 1, 0.9123),
-            complete(0, 2, 0.9),
-            diverged(1),
-            running(2),
-            waiting(4),
-        ];
+        let rows = [complete(3, 1, 0.9123), complete(0, 2, 0.9), diverged(1), running(2), waiting(4)];
         let rows: Vec<&TrialRow> = rows.iter().collect();
         let (columns, cells) = leaderboard(Metric::ValidationAccuracy, &rows);
         assert_eq!(

@@ -32,11 +32,7 @@ pub(crate) fn percent(share: Finite) -> String {
 /// A loss with four decimals, or in powers of ten where it is beyond reading: `0.3456`, `1.2000e9`.
 pub(crate) fn loss(loss: Finite) -> String {
     let loss = loss.get();
-    if loss.abs() < 1e5 {
-        format!("{loss:.4}")
-    } else {
-        format!("{loss:.4e}")
-    }
+    if loss.abs() < 1e5 { format!("{loss:.4}") } else { format!("{loss:.4e}") }
 }
 
 /// A duration with two units: `4s`, `1m 12s`, `2h 05m`, `3d 04h`.

@@ -19,10 +19,7 @@ const CHUNK: usize = 1 << 20;
 /// A bar on the terminal behind stderr; nothing where there is none.
 fn bar(size: Option<u64>, label: String) -> ProgressBar {
     let (bar, template) = match size {
-        Some(size) => (
-            ProgressBar::new(size),
-            "{msg:28} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
-        ),
+        Some(size) => (ProgressBar::new(size), "{msg:28} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}"),
         None => (ProgressBar::new_spinner(), "{msg:28} {bytes} {bytes_per_sec}"),
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -52,10 +49,7 @@ pub(crate) async fn upload(
     if found == expected {
         Ok(found)
     } else {
-        Err(CliError::UploadAltered {
-            found: found.to_string(),
-            expected: expected.to_string(),
-        })
+        Err(CliError::UploadAltered { found: found.to_string(), expected: expected.to_string() })
     }
 }
 
@@ -75,8 +69,7 @@ pub(crate) async fn download(
     let mut size = 0;
     while let Some(chunk) = chunks.message().await.map_err(|status| client.explain(&status))? {
         hasher.update(&chunk.data);
-        file.write_all(&chunk.data)
-            .map_err(|source| file.unwritable(source))?;
+        file.write_all(&chunk.data).map_err(|source| file.unwritable(source))?;
         size += chunk.data.len() as u64;
         bar.inc(chunk.data.len() as u64);
     }
@@ -85,9 +78,6 @@ pub(crate) async fn download(
     if found == hash {
         Ok(size)
     } else {
-        Err(CliError::Altered {
-            found: found.to_string(),
-            expected: hash.to_string(),
-        })
+        Err(CliError::Altered { found: found.to_string(), expected: hash.to_string() })
     }
 }

@@ -68,10 +68,7 @@ fn render(name: &Name, history: &TrialHistory, width: Option<u16>) -> String {
 
 fn render_attempt(attempt: &AttemptHistory, width: Option<u16>) -> String {
     let (worker, slot) = &attempt.place;
-    let mut shown = format!(
-        "attempt {} on {worker}/{slot}, begun {}",
-        attempt.number, attempt.started
-    );
+    let mut shown = format!("attempt {} on {worker}/{slot}, begun {}", attempt.number, attempt.started);
     if let Some(ended) = attempt.ended {
         let took = text::duration(ended.since(attempt.started));
         shown.push_str(&format!(", ended after {took}"));
@@ -84,11 +81,7 @@ fn render_attempt(attempt: &AttemptHistory, width: Option<u16>) -> String {
         shown.push_str("no epoch reported\n");
         return shown;
     }
-    let accuracies: Vec<f64> = attempt
-        .epochs
-        .iter()
-        .map(|report| report.validation.accuracy.get())
-        .collect();
+    let accuracies: Vec<f64> = attempt.epochs.iter().map(|report| report.validation.accuracy.get()).collect();
     if accuracies.len() > 1 {
         shown.push_str(&format!("validation accuracy  {}\n", sparkline(&accuracies)));
     }
@@ -116,11 +109,7 @@ fn render_epochs(epochs: &[Report], width: Option<u16>) -> String {
         }
         let mut cells = vec![report.epoch.to_string()];
         for score in scores {
-            cells.push(
-                score
-                    .map(|score| text::percent(score.accuracy))
-                    .unwrap_or_default(),
-            );
+            cells.push(score.map(|score| text::percent(score.accuracy)).unwrap_or_default());
             cells.push(score.map(|score| text::loss(score.loss)).unwrap_or_default());
         }
         cells.push(text::grouped(report.images_per_second as u64));
@@ -141,11 +130,7 @@ fn sparkline(numbers: &[f64]) -> String {
         .chunks(each)
         .map(|chunk| {
             let peak = chunk.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let share = if high > low {
-                (peak - low) / (high - low)
-            } else {
-                0.0
-            };
+            let share = if high > low { (peak - low) / (high - low) } else { 0.0 };
             LEVELS[((share * 7.0).round() as usize).min(7)]
         })
         .collect()
@@ -172,11 +157,7 @@ mod tests {
         let lost = Failure::new(FailureReason::WorkerLost, "silent for\n30 s");
         TrialHistory {
             row: complete(3, 1, 0.9123),
-            seeds: Seeds {
-                split: 1,
-                order: 2,
-                trial: 3,
-            },
+            seeds: Seeds { split: 1, order: 2, trial: 3 },
             replicate: 0,
             attempts: vec![
                 attempt(AttemptNumber::new(1), Vec::new(), Some(lost)),

@@ -51,11 +51,7 @@ async fn watch_on(mut client: Client, name: &Name, top: u32, updates: &mpsc::Sen
             Err(why) => why,
         };
         let wait = waits.next();
-        let update = if is_passing(&why) {
-            Update::Lost { why, wait }
-        } else {
-            Update::Refused(why)
-        };
+        let update = if is_passing(&why) { Update::Lost { why, wait } } else { Update::Refused(why) };
         let is_over = matches!(update, Update::Refused(_));
         if updates.send(update).await.is_err() || is_over {
             return;
@@ -105,16 +101,11 @@ struct Waits {
 
 impl Waits {
     fn new(seed: u64) -> Self {
-        Self {
-            stream: Stream::new(seed).named("reconnect"),
-            tries: 0,
-        }
+        Self { stream: Stream::new(seed).named("reconnect"), tries: 0 }
     }
 
     fn next(&mut self) -> Duration {
-        let bound = FIRST_WAIT
-            .saturating_mul(1 << self.tries.min(10))
-            .min(LONGEST_WAIT);
+        let bound = FIRST_WAIT.saturating_mul(1 << self.tries.min(10)).min(LONGEST_WAIT);
         self.tries = self.tries.saturating_add(1);
         let mut generator = self.stream.clone().numbered(self.tries.into()).generator();
         bound.mul_f64(generator.random::<f64>())
@@ -141,10 +132,7 @@ mod tests {
             let mut waits = Waits::new(seed);
             for bound in [1, 2, 4, 8, 15, 15, 15] {
                 let wait = waits.next();
-                assert!(
-                    wait <= Duration::from_secs(bound),
-                    "seed {seed}: {wait:?} of {bound} s"
-                );
+                assert!(wait <= Duration::from_secs(bound), "seed {seed}: {wait:?} of {bound} s");
             }
             waits.reset();
             assert!(waits.next() <= FIRST_WAIT, "seed {seed}");

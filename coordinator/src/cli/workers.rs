@@ -26,9 +26,9 @@ pub(crate) async fn run(
 ) -> Result<(), CliError> {
     let workers = Client::connect(url).await?.workers().await?;
     match args.json.form() {
-        Form::Json => output.json(&json::Workers {
-            workers: workers.iter().map(json::Worker::from).collect(),
-        }),
+        Form::Json => {
+            output.json(&json::Workers { workers: workers.iter().map(json::Worker::from).collect() })
+        }
         Form::Text => output.line(&render(&workers, output.width())),
     }
 }
@@ -83,11 +83,7 @@ mod tests {
             silent: Duration::from_millis(1_400),
             draining,
         };
-        let workers = [
-            worker("node-1", 1, false),
-            worker("node-2", 0, false),
-            worker("old", 2, true),
-        ];
+        let workers = [worker("node-1", 1, false), worker("node-2", 0, false), worker("old", 2, true)];
         assert_eq!(
             render(&workers, None),
             "\

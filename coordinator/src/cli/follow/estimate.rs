@@ -25,11 +25,7 @@ pub(crate) fn estimate(view: &LeaderboardView) -> Option<Estimate> {
         | SearchState::Cancelled
         | SearchState::Failed => return None,
     }
-    let at_once = if view.running.is_empty() {
-        f64::from(view.slots)
-    } else {
-        view.running.len() as f64
-    };
+    let at_once = if view.running.is_empty() { f64::from(view.slots) } else { view.running.len() as f64 };
     if search.attempts_ended == 0 || at_once == 0.0 {
         return None;
     }
@@ -73,12 +69,8 @@ mod tests {
         type Change = fn(&mut LeaderboardView);
         let rows: [(&str, Change); 4] = [
             ("no attempt has ended", |view| view.search.attempts_ended = 0),
-            ("the search is paused", |view| {
-                view.search.state = SearchState::Paused
-            }),
-            ("attempts took no time", |view| {
-                view.search.attempt_time = Duration::ZERO
-            }),
+            ("the search is paused", |view| view.search.state = SearchState::Paused),
+            ("attempts took no time", |view| view.search.attempt_time = Duration::ZERO),
             ("there is no worker", |view| {
                 view.running.clear();
                 view.slots = 0;

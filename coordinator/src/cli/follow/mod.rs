@@ -98,9 +98,7 @@ async fn lines(
                 // Once a gap is enough: the tries within it are all alike.
                 if !is_lost {
                     let wait = wait.as_secs_f64();
-                    notice(&format!(
-                        "{why}; trying again until it is back (first in {wait:.1} s)"
-                    ));
+                    notice(&format!("{why}; trying again until it is back (first in {wait:.1} s)"));
                 }
                 is_lost = true;
             }

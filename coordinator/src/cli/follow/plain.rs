@@ -12,19 +12,13 @@ pub(crate) fn changes(before: Option<&LeaderboardView>, now: &LeaderboardView) -
     let search = &now.search;
     let Some(before) = before else {
         return vec![
-            format!(
-                "search {}: {}, ranked by {}",
-                search.name, search.state, search.metric
-            ),
+            format!("search {}: {}, ranked by {}", search.name, search.state, search.metric),
             format!("{}; {}", counts(search), workers(now)),
         ];
     };
     let mut lines = Vec::new();
-    let mut fresh: Vec<&TrialRow> = now
-        .ranked
-        .iter()
-        .filter(|row| !before.ranked.iter().any(|known| known.trial == row.trial))
-        .collect();
+    let mut fresh: Vec<&TrialRow> =
+        now.ranked.iter().filter(|row| !before.ranked.iter().any(|known| known.trial == row.trial)).collect();
     fresh.sort_by_key(|row| row.trial);
     let all: Vec<&TrialRow> = now.ranked.iter().collect();
     let named = varying(&all);
@@ -39,9 +33,7 @@ pub(crate) fn changes(before: Option<&LeaderboardView>, now: &LeaderboardView) -
             .collect();
         let result = result(search.metric, row);
         lines.push(
-            format!("{place} trial {} {result}  {}", row.trial, values.join(" "))
-                .trim_end()
-                .to_owned(),
+            format!("{place} trial {} {result}  {}", row.trial, values.join(" ")).trim_end().to_owned(),
         );
     }
     let failed = search.counts.failed.saturating_sub(before.search.counts.failed);
@@ -56,12 +48,7 @@ pub(crate) fn changes(before: Option<&LeaderboardView>, now: &LeaderboardView) -
         } else {
             format!(" ({})", text::clean(&search.reason))
         };
-        lines.push(format!(
-            "search {} is now {}{why}; {}",
-            search.name,
-            search.state,
-            counts(search)
-        ));
+        lines.push(format!("search {} is now {}{why}; {}", search.name, search.state, counts(search)));
     }
     if (before.workers, before.slots) != (now.workers, now.slots) {
         lines.push(format!("now {}", workers(now)));
@@ -87,10 +74,7 @@ fn result(metric: Metric, row: &TrialRow) -> String {
             };
             let epochs = text::plural(report.epoch.into(), "epoch");
             let time = text::seconds(report.seconds);
-            format!(
-                "{}: validation {first}, {second} after {epochs} in {time}{rank}",
-                row.state
-            )
+            format!("{}: validation {first}, {second} after {epochs} in {time}{rank}", row.state)
         }
         (None, None) => row.state.to_string(),
     }

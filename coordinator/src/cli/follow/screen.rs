@@ -54,10 +54,7 @@ pub(crate) async fn show(
     let mut events = EventStream::new();
     let mut screen = Screen::default();
     loop {
-        terminal
-            .0
-            .draw(|frame| draw(frame, &screen))
-            .map_err(CliError::Terminal)?;
+        terminal.0.draw(|frame| draw(frame, &screen)).map_err(CliError::Terminal)?;
         tokio::select! {
             () = interrupt.heard() => return Ok(false),
             event = events.next() => match event {
@@ -102,9 +99,7 @@ fn asks_to_leave(key: KeyEvent) -> bool {
 fn draw(frame: &mut Frame, screen: &Screen) {
     let running = screen.view.as_ref().map_or(0, |view| view.running.len());
     // What runs gets at most a third of the screen; the ranking is what one came for.
-    let shown = u16::try_from(running)
-        .unwrap_or(u16::MAX)
-        .min(frame.area().height / 3);
+    let shown = u16::try_from(running).unwrap_or(u16::MAX).min(frame.area().height / 3);
     let running_height = if shown == 0 { 0 } else { shown + 2 };
     let [header, gauge, facts, running, ranking, footer] = Layout::vertical([
         Constraint::Length(1),
@@ -140,10 +135,7 @@ fn draw_header(frame: &mut Frame, area: Rect, view: &LeaderboardView) {
         Span::from(search.name.to_string()).bold(),
         Span::from("  "),
         Span::styled(search.state.name(), Style::new().fg(color).bold()),
-        Span::from(format!(
-            "  {} on {}, ranked by {}",
-            search.method, search.dataset, search.metric
-        )),
+        Span::from(format!("  {} on {}, ranked by {}", search.method, search.dataset, search.metric)),
     ]);
     let right = format!(
         "{}, {}",
@@ -187,10 +179,7 @@ fn facts_of(view: &LeaderboardView) -> Text<'static> {
         let report = row.report.as_ref()?;
         let accuracy = text::percent(report.validation.accuracy);
         let loss = text::loss(report.validation.loss);
-        Some(format!(
-            "best: trial {} with accuracy {accuracy}, loss {loss}",
-            row.trial
-        ))
+        Some(format!("best: trial {} with accuracy {accuracy}, loss {loss}", row.trial))
     });
     Text::from(vec![
         Line::from(format!("{}; {pace}", counts(&view.search))),
@@ -226,10 +215,7 @@ fn draw_running(frame: &mut Frame, area: Rect, view: &LeaderboardView) {
             format!("{} {:3.0} %", bar(share_done(row), BAR), share_done(row) * 100.0),
         ];
         cells.extend(match &row.report {
-            Some(report) => [
-                text::percent(report.validation.accuracy),
-                text::loss(report.validation.loss),
-            ],
+            Some(report) => [text::percent(report.validation.accuracy), text::loss(report.validation.loss)],
             None => Default::default(),
         });
         cells.extend(parameters.iter().map(|parameter| {
@@ -269,9 +255,7 @@ fn widget<'a>(columns: &'a [Column], rows: &'a [Vec<String>], room: u16) -> Tabl
     let mut used = 0u16;
     for (index, column) in columns.iter().enumerate() {
         let heading = column.heading.lines().map(|line| line.chars().count());
-        let cells = rows
-            .iter()
-            .filter_map(|row| Some(row.get(index)?.chars().count()));
+        let cells = rows.iter().filter_map(|row| Some(row.get(index)?.chars().count()));
         let widest = heading.chain(cells).max().unwrap_or(0);
         let width = u16::try_from(widest).unwrap_or(u16::MAX);
         used = used.saturating_add(width);
@@ -333,10 +317,7 @@ mod tests {
     }
 
     fn showing(view: LeaderboardView) -> Screen {
-        Screen {
-            view: Some(Box::new(view)),
-            lost: None,
-        }
+        Screen { view: Some(Box::new(view)), lost: None }
     }
 
     #[test]
@@ -389,13 +370,8 @@ mod tests {
 
     #[test]
     fn bars_fill_evenly() {
-        for (share, shown) in [
-            (0.0, "░░░░"),
-            (0.5, "██░░"),
-            (0.53, "██▏░"),
-            (1.0, "████"),
-            (7.0, "████"),
-        ] {
+        for (share, shown) in [(0.0, "░░░░"), (0.5, "██░░"), (0.53, "██▏░"), (1.0, "████"), (7.0, "████")]
+        {
             assert_eq!(bar(share, 4), shown, "for {share}");
         }
     }
