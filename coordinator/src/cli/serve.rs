@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-
 use std::time::Duration;
 
 use clap::Args;
@@ -11,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
 use super::interrupt::Interrupt;
+use super::output::Output;
 use crate::cluster::Leases;
 use crate::serve::{Config, Exposure, bind};
 
-/// Runs the coordinator until it is asked to stop.
+/// Runs the coordinator until it is asked to stop. Prints its address once it answers calls.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  fittingroom serve --data ./fittingroom-data\n\nSIGINT and SIGTERM stop it; what it was doing goes on when it is started again."
@@ -58,7 +58,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
         leases: Leases::lasting(Duration::from_secs(args.lease_seconds.into())),
     };
     let shutdown = CancellationToken::new();
-    let server = crate::serve::run(config, listener, shutdown.clone());
+    let address = listener.local_addr();
+    // Whoever started the coordinator may be waiting for this line, or may not be reading at all.
+    let ready = || drop(address.map(|address| Output::stdout().line(&format!("http://{address}"))));
+    let server = crate::serve::run(config, listener, shutdown.clone(), ready);
     tokio::pin!(server);
     tokio::select! {
         served = &mut server => Ok(served?),
