@@ -218,7 +218,14 @@ mod tests {
 
     #[test]
     fn each_dataset_has_a_line() {
-        assert_eq!(render(&[manifest()], None), "");
+        assert_eq!(
+            render(&[manifest()], None),
+            "\
+dataset        training    test  image  classes  hash
+──────────────────────────────────────────────────────────────
+fashion-mnist    60,000  10,000  28x28       10  7bd1cc68f8d2
+"
+        );
         assert!(render(&[], None).contains("fittingroom dataset fetch"));
     }
 }

@@ -191,7 +191,8 @@ fn excerpt(error: &SpaceError) -> String {
         GraphicalTheme::unicode_nocolor()
     };
     let mut excerpt = String::new();
-    let handler = GraphicalReportHandler::new_themed(theme).with_context_lines(2);
+    let width = crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns).clamp(40, 120));
+    let handler = GraphicalReportHandler::new_themed(theme).with_context_lines(2).with_width(width);
     if handler.render_report(&mut excerpt, error).is_err() {
         return String::new();
     }

@@ -243,7 +243,7 @@ mod tests {
 rank,trial,state,attempts,worker,hidden_sizes,optimizer,learning_rate,nesterov,batch_size,epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,test_loss,test_accuracy,seconds,failure
 1,3,COMPLETE,1,node-1,,adam,0.0001,,64,10,0.25,0.95,0.3456,0.9123,,,72.5,
 2,0,COMPLETE,1,node-1,\"[300,200]\",,,true,,10,0.25,0.95,0.3456,0.875,,,72.5,
-9,1,FAILED,1,node-1,,adam,0.01,,64,,,,,,,,,diverged
+3,1,FAILED,1,node-1,,adam,0.01,,64,,,,,,,,,diverged
 "
         );
     }

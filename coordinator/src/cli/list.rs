@@ -81,7 +81,11 @@ mod tests {
 
     #[test]
     fn each_search_has_a_line() {
-        assert_eq!(render(&[summary()], None), "");
+        assert_eq!(render(&[summary()], None), "\
+search      state    method  dataset        ended  running  failed     best  by                   launched
+───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+quickstart  RUNNING  random  fashion-mnist   3/40        1       1  91.23 %  validation_accuracy  2026-11-22T12:35:51Z
+");
         assert!(render(&[], None).contains("fittingroom launch FILE"));
     }
 }

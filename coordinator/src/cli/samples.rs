@@ -64,7 +64,7 @@ pub(crate) fn complete(trial: u64, rank: u64, accuracy: f64) -> TrialRow {
 
 pub(crate) fn diverged(trial: u64) -> TrialRow {
     TrialRow {
-        rank: Some(9),
+        rank: Some(3),
         failure: Some(Failure::new(FailureReason::Diverged, "the loss became NaN")),
         ..row(trial, TrialState::Failed)
     }

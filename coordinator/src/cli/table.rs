@@ -46,7 +46,11 @@ pub(crate) fn lay_out(columns: &[Column], rows: Vec<Vec<String>>, width: Option<
     };
     table.set_header(columns.iter().map(|column| column.heading.as_str()));
     for (index, column) in columns.iter().enumerate() {
-        if let (Some(laid_out), Alignment::Right) = (table.column_mut(index), column.alignment) {
+        let Some(laid_out) = table.column_mut(index) else {
+            continue;
+        };
+        laid_out.set_padding((0, 1));
+        if column.alignment == Alignment::Right {
             laid_out.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -165,9 +169,14 @@ mod tests {
         assert_eq!(
             lay_out(&columns, cells, None),
             "\
-                                validation  validation
- rank  trial  state               accuracy        loss  epoch  optimizer  learning_rate  worker    time
+rank  trial  state              validation  validation  epoch  optimizer  learning_rate  worker    time
+                                  accuracy        loss
 ────────────────────────────────────────────────────────────────────────────────────────────────────────
+   1      3  COMPLETE              91.23 %      0.3456  10/10  adam       1e-4           node-1  1m 12s
+   2      0  COMPLETE              90.00 %      0.3456  10/10  sgd        0.1            node-1  1m 12s
+   3      1  FAILED (diverged)                           0/10  adam       0.01           node-1
+          2  RUNNING               85.00 %      0.3456   3/10  sgd        0.001          node-1     21s
+          4  WAITING                                     0/10  sgd        0.1
 "
         );
     }

@@ -168,7 +168,28 @@ mod tests {
 
     #[test]
     fn a_trial_tells_of_every_attempt_and_epoch() {
-        assert_eq!(render(&Name::sanitised("quickstart"), &history(), None), "");
+        assert_eq!(
+            render(&Name::sanitised("quickstart"), &history(), None),
+            "\
+trial 3 of quickstart: COMPLETE, rank 1
+  optimizer            adam
+  learning_rate        1e-4
+  batch_size           64
+  replicate 0; seeds: split 1, order 2, trial 3
+
+attempt 1 on node-1/0, begun 2026-11-22T12:35:51Z, ended after 1m 12s
+failed: worker_lost: silent for 30 s
+no epoch reported
+
+attempt 2 on node-1/0, begun 2026-11-22T12:35:51Z, ended after 1m 12s
+validation accuracy  ▁█
+epoch  training  training  validation  validation  images/s  time
+       accuracy      loss    accuracy        loss
+──────────────────────────────────────────────────────────────────
+    1   95.00 %    0.2500     80.00 %      0.3456     9,000    7s
+    2   95.00 %    0.2500     90.00 %      0.3456     9,000   14s
+"
+        );
     }
 
     #[test]

@@ -84,7 +84,16 @@ mod tests {
             draining,
         };
         let workers = [worker("node-1", 1, false), worker("node-2", 0, false), worker("old", 2, true)];
-        assert_eq!(render(&workers, None), "");
+        assert_eq!(
+            render(&workers, None),
+            "\
+worker  busy  state     device             version  heard
+───────────────────────────────────────────────────────────
+node-1   1/2  working   cpu (2 cores)[31m  0.1.0    1s ago
+node-2   0/2  idle      cpu (2 cores)[31m  0.1.0    1s ago
+old      2/2  draining  cpu (2 cores)[31m  0.1.0    1s ago
+"
+        );
         assert!(render(&[], None).contains("fittingroom-worker run"));
     }
 }

@@ -225,7 +225,7 @@ fn draw_running(frame: &mut Frame, area: Rect, view: &LeaderboardView) {
         cells
     });
     let cells: Vec<Vec<String>> = cells.collect();
-    frame.render_widget(widget(&columns, &cells), area);
+    frame.render_widget(widget(&columns, &cells, area.width), area);
 }
 
 fn draw_ranking(frame: &mut Frame, area: Rect, view: &LeaderboardView) {
@@ -237,7 +237,7 @@ fn draw_ranking(frame: &mut Frame, area: Rect, view: &LeaderboardView) {
         return;
     }
     let (columns, cells) = table::leaderboard(view.search.metric, &rows);
-    frame.render_widget(widget(&columns, &cells), area);
+    frame.render_widget(widget(&columns, &cells, area.width), area);
 }
 
 fn draw_footer(frame: &mut Frame, area: Rect, screen: &Screen) {
@@ -248,20 +248,29 @@ fn draw_footer(frame: &mut Frame, area: Rect, screen: &Screen) {
     frame.render_widget(Paragraph::new(line), area);
 }
 
-/// A table whose columns are as wide as their widest cell.
-fn widget<'a>(columns: &'a [Column], rows: &'a [Vec<String>]) -> Table<'a> {
-    let widths = columns.iter().enumerate().map(|(index, column)| {
+/// A table whose columns are as wide as their widest cell. Columns at the right that have no room are left out.
+fn widget<'a>(columns: &'a [Column], rows: &'a [Vec<String>], room: u16) -> Table<'a> {
+    const SPACING: u16 = 2;
+    let mut widths = Vec::new();
+    let mut used = 0u16;
+    for (index, column) in columns.iter().enumerate() {
         let heading = column.heading.lines().map(|line| line.chars().count());
         let cells = rows.iter().filter_map(|row| Some(row.get(index)?.chars().count()));
         let widest = heading.chain(cells).max().unwrap_or(0);
-        Constraint::Length(u16::try_from(widest).unwrap_or(u16::MAX))
-    });
-    let widths: Vec<Constraint> = widths.collect();
+        let width = u16::try_from(widest).unwrap_or(u16::MAX);
+        used = used.saturating_add(width);
+        if used > room {
+            break;
+        }
+        used = used.saturating_add(SPACING);
+        widths.push(Constraint::Length(width));
+    }
+    let columns = &columns[..widths.len()];
     let lines = columns.iter().map(|column| column.heading.lines().count()).max();
     let header_height = u16::try_from(lines.unwrap_or(1)).unwrap_or(1);
     let header = columns.iter().map(|column| {
         // Headings stand on the cells below them.
-        let above = "\n".repeat(usize::from(header_height) - column.heading.lines().count());
+        let above = "\n".repeat(usize::from(header_height).saturating_sub(column.heading.lines().count()));
         Cell::from(Text::from(format!("{above}{}", column.heading)).alignment(aligned(column)))
     });
     let header = Row::new(header).height(header_height).style(Style::new().bold());
@@ -272,7 +281,7 @@ fn widget<'a>(columns: &'a [Column], rows: &'a [Vec<String>]) -> Table<'a> {
                 .map(|(cell, column)| Cell::from(Text::from(cell.as_str()).alignment(aligned(column)))),
         )
     });
-    Table::new(rows, widths).header(header).column_spacing(2)
+    Table::new(rows, widths).header(header).column_spacing(SPACING)
 }
 
 fn aligned(column: &Column) -> Aligned {
@@ -313,7 +322,27 @@ mod tests {
 
     #[test]
     fn the_screen_shows_progress_running_trials_and_the_ranking() {
-        assert_eq!(drawn(&showing(view()), 100, 16), [""; 16]);
+        assert_eq!(
+            drawn(&showing(view()), 104, 16),
+            [
+                "quickstart  RUNNING  random on fashion-mnist, ranked by validation_accuracy            1 worker, 2 slots",
+                "████████▊                                 3 of 40 trials ended",
+                "3 of 40 trials ended (2 complete, 1 failed), 1 running; 1.0 trials/min, about 36m 39s left",
+                "best: trial 3 with accuracy 91.23 %, loss 0.3456",
+                "trial  running on  epoch  progress            accuracy    loss  optimizer  learning_rate",
+                "    2  node-1/0     4/10  ████▎░░░░░░░  35 %   85.00 %  0.3456  sgd        0.001",
+                "",
+                "                                validation  validation",
+                "rank  trial  state                accuracy        loss  epoch  optimizer  learning_rate  worker    time",
+                "   1      3  COMPLETE              91.23 %      0.3456  10/10  adam       1e-4           node-1  1m 12s",
+                "   2      0  COMPLETE              90.00 %      0.3456  10/10  sgd        0.1            node-1  1m 12s",
+                "   3      1  FAILED (diverged)                           0/10  adam       0.01           node-1",
+                "",
+                "",
+                "",
+                "q or Ctrl-C leaves; the search goes on",
+            ]
+        );
     }
 
     #[test]
@@ -322,6 +351,12 @@ mod tests {
             drawn(&showing(view()), width, height);
             drawn(&Screen::default(), width, height);
         }
+    }
+
+    #[test]
+    fn a_narrow_screen_shows_whole_columns_only() {
+        let lines = drawn(&showing(view()), 50, 16);
+        assert_eq!(lines[8], "rank  trial  state                accuracy");
     }
 
     #[test]
