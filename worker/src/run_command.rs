@@ -32,12 +32,7 @@ pub struct RunArguments {
     slots: Option<NonZeroU32>,
 
     /// What to train on: cpu, cuda:N, metal, or auto for every GPU that can be used, and else the processor
-    #[arg(
-        long,
-        env = "FITTINGROOM_DEVICE",
-        value_name = "DEVICE",
-        default_value = "auto"
-    )]
+    #[arg(long, env = "FITTINGROOM_DEVICE", value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 
     /// What people call this worker [default: the machine's name]
@@ -49,12 +44,7 @@ pub struct RunArguments {
     cache: Option<PathBuf>,
 
     /// How long running trials may go on after the first signal to end
-    #[arg(
-        long,
-        env = "FITTINGROOM_DRAIN_SECONDS",
-        value_name = "SECONDS",
-        default_value_t = 0
-    )]
+    #[arg(long, env = "FITTINGROOM_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 0)]
     drain_seconds: u32,
 }
 
@@ -103,10 +93,7 @@ impl RunArguments {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .map_err(|source| RunError::System {
-                what: "start the runtime",
-                source,
-            })?;
+            .map_err(|source| RunError::System { what: "start the runtime", source })?;
         let code = runtime.block_on(run(config));
         runtime.shutdown_timeout(Duration::from_secs(1));
         code
@@ -118,28 +105,20 @@ impl RunArguments {
             name: self.name.unwrap_or_else(|| Name::sanitised(&host_name())),
             devices: Devices::detect(self.device, self.slots)?,
             cache: self.cache.unwrap_or_else(|| {
-                default_cache(
-                    std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from),
-                    std::env::home_dir(),
-                )
+                default_cache(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from), std::env::home_dir())
             }),
             trainer: TrainerProgram::this_program().map_err(|source| RunError::System {
                 what: "find this program to start trainers from",
                 source,
             })?,
-            timing: Timing {
-                drain: Duration::from_secs(self.drain_seconds.into()),
-                ..Timing::default()
-            },
+            timing: Timing { drain: Duration::from_secs(self.drain_seconds.into()), ..Timing::default() },
         })
     }
 }
 
 async fn run(config: Config) -> Result<ExitCode, RunError> {
-    let mut signals = Signals::listen().map_err(|source| RunError::System {
-        what: "listen for signals",
-        source,
-    })?;
+    let mut signals =
+        Signals::listen().map_err(|source| RunError::System { what: "listen for signals", source })?;
     let shutdown = CancellationToken::new();
     let agent = agent::run(config, shutdown.clone());
     let twice = async {
@@ -168,10 +147,7 @@ struct Signals {
 impl Signals {
     fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -201,9 +177,7 @@ impl Signals {
 }
 
 fn coordinator(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text
-        .parse()
-        .map_err(|error| format!("it is not a URL: {error}; say http://HOST:PORT"))?;
+    let uri: Uri = text.parse().map_err(|error| format!("it is not a URL: {error}; say http://HOST:PORT"))?;
     match (uri.scheme_str(), uri.authority()) {
         (Some("http"), Some(_)) => Ok(uri),
         (Some("https"), Some(_)) => Err("TLS is not supported yet; say http://HOST:PORT".to_owned()),
@@ -266,10 +240,7 @@ mod tests {
             "--cache=/var/cache/x",
             "--drain-seconds=30",
         ];
-        let config = parse(&arguments)
-            .expect("good arguments")
-            .config()
-            .expect("a configuration");
+        let config = parse(&arguments).expect("good arguments").config().expect("a configuration");
         assert_eq!(config.coordinator, "http://node-1:7733/");
         assert_eq!(config.devices.slots.len(), 3);
         assert_eq!(config.name.as_str(), "gpu-box");
@@ -302,11 +273,7 @@ mod tests {
         for (xdg, home, expected) in [
             (path("/x"), path("/home/a"), PathBuf::from("/x/fittingroom")),
             (None, path("/home/a"), PathBuf::from("/home/a/.cache/fittingroom")),
-            (
-                path("relative"),
-                path("/home/a"),
-                PathBuf::from("/home/a/.cache/fittingroom"),
-            ),
+            (path("relative"), path("/home/a"), PathBuf::from("/home/a/.cache/fittingroom")),
             (None, None, std::env::temp_dir().join("fittingroom")),
         ] {
             assert_eq!(default_cache(xdg, home), expected);

@@ -77,11 +77,8 @@ impl Run<'_> {
         };
         let run = self.seat.next_run(self.hold.id);
         let command = words::command(&run, &assignment.work, &files);
-        let mut reporter = Reporter::start(
-            self.shared.session.clone(),
-            self.hold.id,
-            words::epochs(&assignment.work),
-        );
+        let mut reporter =
+            Reporter::start(self.shared.session.clone(), self.hold.id, words::epochs(&assignment.work));
         // Reports go before the outcome, whatever it is, so that no epoch is lost.
         match self.drive(&run, &command, &mut reporter).await? {
             Driven::Score(score) => Ok(End::Complete(Outcome::Evaluated(score))),
@@ -121,25 +118,15 @@ impl Run<'_> {
     async fn fetch(&self, assignment: &Assignment) -> Result<Files, CacheError> {
         let cache = &self.shared.cache;
         let [a, b, c, d] = assignment.dataset.files;
-        let dataset = [
-            cache.obtain(a).await?,
-            cache.obtain(b).await?,
-            cache.obtain(c).await?,
-            cache.obtain(d).await?,
-        ];
+        let dataset =
+            [cache.obtain(a).await?, cache.obtain(b).await?, cache.obtain(c).await?, cache.obtain(d).await?];
         match assignment.work {
-            Work::Evaluate { model } => Ok(Files {
-                dataset,
-                model: cache.obtain(model).await?,
-                _folder: None,
-            }),
+            Work::Evaluate { model } => {
+                Ok(Files { dataset, model: cache.obtain(model).await?, _folder: None })
+            }
             Work::Train { .. } => {
                 let folder = cache.temporary_folder()?;
-                Ok(Files {
-                    dataset,
-                    model: folder.path().join("model.safetensors"),
-                    _folder: Some(folder),
-                })
+                Ok(Files { dataset, model: folder.path().join("model.safetensors"), _folder: Some(folder) })
             }
         }
     }
@@ -192,12 +179,7 @@ impl Run<'_> {
     /// Passes on one event; `Some` if it is the last.
     fn take(&mut self, event: &Event, command: &Command, reporter: &mut Reporter) -> Option<Driven> {
         let end = match (event, command) {
-            (
-                Event::Progress {
-                    epoch, step, steps, ..
-                },
-                _,
-            ) => {
+            (Event::Progress { epoch, step, steps, .. }, _) => {
                 if let Some(progress) = words::progress(*epoch, *step, *steps) {
                     self.hold.progress(progress);
                 }

@@ -15,11 +15,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Waits of at most `first` to begin with, and never more than `last`.
     pub(crate) const fn new(first: Duration, last: Duration) -> Self {
-        Self {
-            first,
-            last,
-            ceiling: first,
-        }
+        Self { first, last, ceiling: first }
     }
 
     /// The next wait.

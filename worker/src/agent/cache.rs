@@ -85,36 +85,23 @@ impl Cache {
         for folder in [&artifacts, &training] {
             std::fs::create_dir_all(folder)
                 .and_then(|()| NamedTempFile::new_in(folder).map(drop))
-                .map_err(|source| CacheError::Folder {
-                    folder: folder.clone(),
-                    source,
-                })?;
+                .map_err(|source| CacheError::Folder { folder: folder.clone(), source })?;
             remove_leftovers(folder, LEFTOVER_AGE);
         }
-        Ok(Self {
-            folder: artifacts,
-            training,
-            connection,
-            timing,
-            checked: Mutex::default(),
-        })
+        Ok(Self { folder: artifacts, training, connection, timing, checked: Mutex::default() })
     }
 
     /// The file that an artifact is in, downloaded if need be.
     pub(crate) async fn obtain(&self, hash: ArtifactHash) -> Result<PathBuf, CacheError> {
         let path = self.folder.join(hash.to_string());
-        self.entry(hash, &path)
-            .get_or_try_init(|| self.ensure(hash, &path))
-            .await?;
+        self.entry(hash, &path).get_or_try_init(|| self.ensure(hash, &path)).await?;
         Ok(path)
     }
 
     /// A folder for a model that is being trained, which goes when the answer is dropped.
     pub(crate) fn temporary_folder(&self) -> Result<TempDir, CacheError> {
-        TempDir::new_in(&self.training).map_err(|source| CacheError::Disk {
-            path: self.training.clone(),
-            source,
-        })
+        TempDir::new_in(&self.training)
+            .map_err(|source| CacheError::Disk { path: self.training.clone(), source })
     }
 
     fn entry(&self, hash: ArtifactHash, path: &Path) -> Arc<OnceCell<()>> {
@@ -153,15 +140,8 @@ impl Cache {
 
     /// One try: into a temporary file, which takes its place only when it is whole and durable.
     async fn download(&self, hash: ArtifactHash, path: &Path) -> Result<(), DownloadError> {
-        let disk = |source| CacheError::Disk {
-            path: path.to_owned(),
-            source,
-        };
-        let mut chunks = self
-            .connection
-            .download(hash)
-            .await
-            .map_err(|fault| download_error(hash, fault))?;
+        let disk = |source| CacheError::Disk { path: path.to_owned(), source };
+        let mut chunks = self.connection.download(hash).await.map_err(|fault| download_error(hash, fault))?;
         let temporary = NamedTempFile::new_in(&self.folder).map_err(disk)?;
         let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(disk)?);
         let mut hasher = blake3::Hasher::new();
@@ -188,10 +168,7 @@ impl Cache {
         file.sync_all().await.map_err(disk)?;
         temporary
             .persist(path)
-            .map_err(|error| CacheError::Disk {
-                path: path.to_owned(),
-                source: error.error,
-            })
+            .map_err(|error| CacheError::Disk { path: path.to_owned(), source: error.error })
             .map(drop)?;
         let folder = tokio::fs::File::open(&self.folder).await.map_err(disk)?;
         folder.sync_all().await.map_err(disk)?;
@@ -212,11 +189,7 @@ fn remove_leftovers(folder: &Path, age: Duration) {
         let old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed >= age));
         if temporary && old {
             let path = entry.path();
-            let _ = if path.is_dir() {
-                std::fs::remove_dir_all(path)
-            } else {
-                std::fs::remove_file(path)
-            };
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
     }
 }
@@ -237,10 +210,7 @@ fn download_error(hash: ArtifactHash, fault: Fault) -> DownloadError {
     match fault {
         Fault::Transient(_) => DownloadError::Transient,
         Fault::NotFound(_) | Fault::Precondition(_) | Fault::Refused(_) | Fault::Unreadable(_) => {
-            DownloadError::Permanent(CacheError::Unavailable {
-                hash,
-                reason: fault.to_string(),
-            })
+            DownloadError::Permanent(CacheError::Unavailable { hash, reason: fault.to_string() })
         }
     }
 }
@@ -273,9 +243,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join(".tmpDeF/sub")).expect("writable");
         let names = || {
             let entries = std::fs::read_dir(folder.path()).expect("readable");
-            let mut names: Vec<_> = entries
-                .map(|entry| entry.expect("readable").file_name())
-                .collect();
+            let mut names: Vec<_> = entries.map(|entry| entry.expect("readable").file_name()).collect();
             names.sort();
             names
         };

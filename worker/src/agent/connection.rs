@@ -49,11 +49,7 @@ pub(crate) enum Fault {
 }
 
 fn describe(status: &Status) -> String {
-    if status.message().is_empty() {
-        status.code().to_string()
-    } else {
-        status.message().to_owned()
-    }
+    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
 }
 
 impl From<Status> for Fault {
@@ -156,9 +152,9 @@ impl Connection {
     ) -> Result<T, Fault> {
         let result = match tokio::time::timeout(deadline, call).await {
             Ok(result) => result.map(Response::into_inner).map_err(Fault::from),
-            Err(_) => Err(Fault::Transient(Status::deadline_exceeded(format!(
-                "no answer within {deadline:?}"
-            )))),
+            Err(_) => {
+                Err(Fault::Transient(Status::deadline_exceeded(format!("no answer within {deadline:?}"))))
+            }
         };
         match &result {
             Err(Fault::Transient(status)) => {
@@ -196,9 +192,7 @@ impl Connection {
             slot: slot.get(),
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
         };
-        let answer = self
-            .answer(deadline, calls.lease(timed(deadline, request)))
-            .await?;
+        let answer = self.answer(deadline, calls.lease(timed(deadline, request))).await?;
         let Some(assignment) = answer.assignment else {
             return Ok(Leased::Nothing);
         };
@@ -222,9 +216,7 @@ impl Connection {
             held: held.iter().map(Into::into).collect(),
             draining,
         };
-        let answer = self
-            .answer(deadline, calls.heartbeat(timed(deadline, request)))
-            .await?;
+        let answer = self.answer(deadline, calls.heartbeat(timed(deadline, request))).await?;
         let directives = answer.directives.into_iter().map(Directive::from_wire);
         Ok(directives.collect::<Result<_, _>>()?)
     }
@@ -238,13 +230,8 @@ impl Connection {
             attempt: Some(id.attempt.into()),
             report: Some(report.into()),
         };
-        let answer = self
-            .answer(CALL_DEADLINE, calls.report(timed(CALL_DEADLINE, request)))
-            .await?;
-        Ok(ReportAnswer {
-            directive: Directive::from_wire(answer.directive)?,
-            keep_model: answer.keep_model,
-        })
+        let answer = self.answer(CALL_DEADLINE, calls.report(timed(CALL_DEADLINE, request))).await?;
+        Ok(ReportAnswer { directive: Directive::from_wire(answer.directive)?, keep_model: answer.keep_model })
     }
 
     /// Ends an attempt.
@@ -274,9 +261,7 @@ impl Connection {
         chunks: impl Stream<Item = pb::Chunk> + Send + 'static,
     ) -> Result<ArtifactHash, Fault> {
         let mut transfers = self.transfers.clone();
-        let answer = self
-            .answer(UPLOAD_DEADLINE, transfers.upload(timed(UPLOAD_DEADLINE, chunks)))
-            .await?;
+        let answer = self.answer(UPLOAD_DEADLINE, transfers.upload(timed(UPLOAD_DEADLINE, chunks))).await?;
         Ok(ArtifactHash::from_wire(&answer.hash)?)
     }
 }

@@ -62,10 +62,7 @@ impl Devices {
     /// The devices for a choice, looked up on this machine; one slot per GPU, or per core where
     /// there is none, unless a number of slots is asked for.
     pub fn detect(choice: DeviceChoice, slots: Option<NonZeroU32>) -> Result<Self, DeviceError> {
-        let built = Built {
-            cuda: cfg!(feature = "cuda"),
-            metal: cfg!(feature = "metal"),
-        };
+        let built = Built { cuda: cfg!(feature = "cuda"), metal: cfg!(feature = "metal") };
         let gpus = match choice {
             DeviceChoice::Auto | DeviceChoice::Cuda(_) if built.cuda => gpu_names(),
             DeviceChoice::Auto | DeviceChoice::Cuda(_) | DeviceChoice::Cpu | DeviceChoice::Metal => {
@@ -98,10 +95,7 @@ impl Devices {
             Some(Device::Cuda(_)) => describe(&devices, gpus),
         };
         let count = slots.map_or(devices.len(), |slots| slots.get() as usize);
-        Ok(Self {
-            slots: devices.into_iter().cycle().take(count).collect(),
-            description,
-        })
+        Ok(Self { slots: devices.into_iter().cycle().take(count).collect(), description })
     }
 }
 
@@ -141,10 +135,7 @@ impl Processor {
         };
         #[cfg(not(target_arch = "x86_64"))]
         let widest_vectors = None;
-        Self {
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            widest_vectors,
-        }
+        Self { cores: std::thread::available_parallelism().map_or(1, usize::from), widest_vectors }
     }
 }
 
@@ -181,18 +172,12 @@ fn gpu_names() -> Vec<String> {
 mod tests {
     use super::*;
 
-    const PROCESSOR: Processor = Processor {
-        cores: 4,
-        widest_vectors: Some("avx2"),
-    };
+    const PROCESSOR: Processor = Processor { cores: 4, widest_vectors: Some("avx2") };
 
     #[test]
     fn slots_are_one_per_gpu_or_per_core_unless_a_number_is_asked_for() {
         use DeviceChoice::{Auto, Cpu, Cuda};
-        let built = Built {
-            cuda: true,
-            metal: false,
-        };
+        let built = Built { cuda: true, metal: false };
         let (cpu, gpu) = (Device::Cpu, Device::Cuda);
         let two = ["NVIDIA A", "NVIDIA B"].map(str::to_owned);
         let three = ["NVIDIA A"; 3].map(str::to_owned);
@@ -204,22 +189,8 @@ mod tests {
             ("fewer slots", Cpu, Some(1), &two, vec![cpu], processor),
             ("more slots", Cpu, Some(5), &two, vec![cpu; 5], processor),
             ("gpus", Auto, None, &two, vec![gpu(0), gpu(1)], both),
-            (
-                "shared gpus",
-                Auto,
-                Some(3),
-                &two,
-                vec![gpu(0), gpu(1), gpu(0)],
-                both,
-            ),
-            (
-                "gpus of a kind",
-                Auto,
-                None,
-                &three,
-                vec![gpu(0), gpu(1), gpu(2)],
-                "cuda:0 to cuda:2 NVIDIA A",
-            ),
+            ("shared gpus", Auto, Some(3), &two, vec![gpu(0), gpu(1), gpu(0)], both),
+            ("gpus of a kind", Auto, None, &three, vec![gpu(0), gpu(1), gpu(2)], "cuda:0 to cuda:2 NVIDIA A"),
             ("one gpu", Cuda(1), None, &two, vec![gpu(1)], "cuda:1 NVIDIA B"),
             ("unnamed gpu", Cuda(5), Some(2), &two, vec![gpu(5); 2], "cuda:5"),
         ] {
@@ -232,14 +203,10 @@ mod tests {
 
     #[test]
     fn what_the_program_was_not_built_for_is_refused() {
-        let built = Built {
-            cuda: false,
-            metal: false,
-        };
-        for (choice, said) in [
-            (DeviceChoice::Cuda(0), "--features cuda"),
-            (DeviceChoice::Metal, "--features metal"),
-        ] {
+        let built = Built { cuda: false, metal: false };
+        for (choice, said) in
+            [(DeviceChoice::Cuda(0), "--features cuda"), (DeviceChoice::Metal, "--features metal")]
+        {
             let error = Devices::plan(choice, None, built, &[], PROCESSOR).expect_err(said);
             assert!(error.to_string().contains(said), "{error}");
         }

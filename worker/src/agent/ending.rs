@@ -19,11 +19,7 @@ pub(crate) struct Ending {
 impl Ending {
     /// An ending whose first step is the signal to shut down.
     pub(crate) fn new(shutdown: CancellationToken) -> Self {
-        Self {
-            drain: shutdown,
-            release: CancellationToken::new(),
-            give_up: CancellationToken::new(),
-        }
+        Self { drain: shutdown, release: CancellationToken::new(), give_up: CancellationToken::new() }
     }
 
     /// Waits for the signal to shut down, then takes the later steps: running attempts may go on
@@ -33,10 +29,7 @@ impl Ending {
         if grace.is_zero() {
             info!("ending: running trials are given back");
         } else {
-            info!(
-                grace_seconds = grace.as_secs(),
-                "ending: running trials may finish"
-            );
+            info!(grace_seconds = grace.as_secs(), "ending: running trials may finish");
             tokio::time::sleep(grace).await;
         }
         self.release.cancel();

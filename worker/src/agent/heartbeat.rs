@@ -15,9 +15,7 @@ pub(crate) async fn run(shared: &Shared) -> Result<(), AgentError> {
         let interval = session.heartbeat_interval().await;
         let draining = drain.is_cancelled();
         let held = table.snapshot();
-        let answer = session
-            .heartbeat(&held, draining, interval.max(LEAST_DEADLINE))
-            .await?;
+        let answer = session.heartbeat(&held, draining, interval.max(LEAST_DEADLINE)).await?;
         if let Some(directives) = answer {
             table.obey(&held, &directives);
         }

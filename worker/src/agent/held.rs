@@ -28,17 +28,9 @@ impl HeldTable {
     /// Holds an attempt until the answer is dropped.
     pub(crate) fn hold(&self, slot: SlotNumber, id: SearchAttempt) -> Hold {
         let dropped = CancellationToken::new();
-        let entry = Entry {
-            held: Held { id, progress: None },
-            dropped: dropped.clone(),
-        };
+        let entry = Entry { held: Held { id, progress: None }, dropped: dropped.clone() };
         self.entries().insert(slot, entry);
-        Hold {
-            table: self.clone(),
-            slot,
-            id,
-            dropped,
-        }
+        Hold { table: self.clone(), slot, id, dropped }
     }
 
     /// What is held now.
@@ -100,10 +92,7 @@ mod tests {
     fn attempt(trial: u64) -> SearchAttempt {
         SearchAttempt {
             search: SearchId::new(1),
-            attempt: Attempt {
-                trial: TrialId::new(trial),
-                number: AttemptNumber::FIRST,
-            },
+            attempt: Attempt { trial: TrialId::new(trial), number: AttemptNumber::FIRST },
         }
     }
 
@@ -111,16 +100,9 @@ mod tests {
     fn an_attempt_is_held_until_its_hold_ends() {
         let table = HeldTable::default();
         let hold = table.hold(SlotNumber::new(0), attempt(7));
-        let progress = Progress {
-            epoch: 1,
-            step: 2,
-            steps: 3,
-        };
+        let progress = Progress { epoch: 1, step: 2, steps: 3 };
         hold.progress(progress);
-        let expected = Held {
-            id: attempt(7),
-            progress: Some(progress),
-        };
+        let expected = Held { id: attempt(7), progress: Some(progress) };
         assert_eq!(table.snapshot(), [expected]);
         drop(hold);
         assert_eq!(table.snapshot(), []);

@@ -117,14 +117,7 @@ pub(crate) struct Shared {
 ///
 /// Dropping the future ends the agent at once, and its trainers with it.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let Config {
-        coordinator,
-        name,
-        devices,
-        cache,
-        trainer,
-        timing,
-    } = config;
+    let Config { coordinator, name, devices, cache, trainer, timing } = config;
     let worker = WorkerInfo {
         id: draw_id()?,
         name,
@@ -176,18 +169,13 @@ const FAREWELL_DEADLINE: Duration = Duration::from_secs(1);
 
 fn draw_id() -> Result<WorkerId, AgentError> {
     let mut bits = [0; 16];
-    rand::rngs::OsRng
-        .try_fill_bytes(&mut bits)
-        .map_err(|error| AgentError::Random(error.to_string()))?;
+    rand::rngs::OsRng.try_fill_bytes(&mut bits).map_err(|error| AgentError::Random(error.to_string()))?;
     Ok(WorkerId::new(u128::from_le_bytes(bits)))
 }
 
 /// The text, cut to at most so many bytes.
 fn cut(mut text: String, most: usize) -> String {
-    let end = (0..=most.min(text.len()))
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or(0);
+    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     text.truncate(end);
     text
 }

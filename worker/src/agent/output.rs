@@ -105,10 +105,7 @@ mod tests {
         let numbered = |range: std::ops::Range<usize>| range.map(|n| format!("line {n}")).collect::<Vec<_>>();
         assert_eq!(last(String::new()).await, "");
         assert_eq!(last("a\n\nb".to_owned()).await, "a\n\nb");
-        assert_eq!(
-            last(numbered(0..100).join("\n")).await,
-            numbered(60..100).join("\n")
-        );
+        assert_eq!(last(numbered(0..100).join("\n")).await, numbered(60..100).join("\n"));
         let long = "x".repeat(3000);
         assert_eq!(last(format!("{long}\n{long}\nend")).await, format!("{long}\nend"));
     }
@@ -126,10 +123,7 @@ mod tests {
             });
         }
         assert_eq!(heard.len(), 3, "{heard:?}");
-        assert!(
-            heard[0].contains("\"a\"") && heard[2].contains("\"b\""),
-            "{heard:?}"
-        );
+        assert!(heard[0].contains("\"a\"") && heard[2].contains("\"b\""), "{heard:?}");
         assert!(heard[1].contains("\"hello\""), "{heard:?}");
     }
 }

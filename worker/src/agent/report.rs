@@ -44,12 +44,7 @@ impl Reporter {
     /// A queue for as many reports as the attempt has epochs, so that it is never full.
     pub(crate) fn start(session: Arc<Session>, id: SearchAttempt, epochs: usize) -> Self {
         let (queue, reports) = mpsc::channel(epochs.max(1));
-        Self {
-            queue: Some(queue),
-            epochs,
-            left: epochs,
-            task: tokio::spawn(send(session, id, reports)),
-        }
+        Self { queue: Some(queue), epochs, left: epochs, task: tokio::spawn(send(session, id, reports)) }
     }
 
     /// Queues a report; it never waits.

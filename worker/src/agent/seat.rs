@@ -29,15 +29,7 @@ impl Seat {
     /// An empty place for trainers of a device.
     pub(crate) const fn new(program: TrainerProgram, device: Device, timing: Timing) -> Self {
         let backoff = timing.backoff();
-        Self {
-            program,
-            device,
-            timing,
-            trainer: None,
-            backoff,
-            wait: Duration::ZERO,
-            runs: 0,
-        }
+        Self { program, device, timing, trainer: None, backoff, wait: Duration::ZERO, runs: 0 }
     }
 
     /// A running trainer: the one that is there, or a new one.

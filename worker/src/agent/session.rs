@@ -66,10 +66,7 @@ impl Session {
             () = ending.drain.cancelled() => return Ok(None),
             welcome = register(&connection, &timing) => welcome?,
         };
-        let registration = Registration {
-            generation: Generation(1),
-            welcome,
-        };
+        let registration = Registration { generation: Generation(1), welcome };
         Ok(Some(Self {
             connection,
             timing,
@@ -138,9 +135,7 @@ impl Session {
     pub(crate) async fn lease(&self, slot: SlotNumber) -> Result<Leased, CallError> {
         loop {
             let asked = Instant::now();
-            let leased = self
-                .persist(|| self.connection.lease(slot, self.timing.lease_wait))
-                .await?;
+            let leased = self.persist(|| self.connection.lease(slot, self.timing.lease_wait)).await?;
             match leased {
                 Leased::Nothing => {
                     // A coordinator that answers at once instead of waiting must not be asked in a busy loop.

@@ -16,9 +16,7 @@ use super::{AgentError, Shared};
 
 /// Runs a slot until the agent ends.
 pub(crate) async fn run(shared: Arc<Shared>, slot: SlotNumber, mut seat: Seat) -> Result<(), AgentError> {
-    let result = work(&shared, slot, &mut seat)
-        .instrument(info_span!("slot", slot = slot.get()))
-        .await;
+    let result = work(&shared, slot, &mut seat).instrument(info_span!("slot", slot = slot.get())).await;
     seat.close().await;
     result
 }
@@ -40,11 +38,7 @@ async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), 
                 let hold = shared.table.hold(slot, assignment.id);
                 let span =
                     info_span!("attempt", search = %assignment.search_name, attempt = %assignment.id.attempt);
-                let run = Run {
-                    shared,
-                    seat,
-                    hold: &hold,
-                };
+                let run = Run { shared, seat, hold: &hold };
                 async {
                     info!("attempt taken");
                     match run.run(&assignment).await? {

@@ -32,10 +32,7 @@ pub struct TrainerProgram {
 impl TrainerProgram {
     /// This very program, as `trainer`.
     pub fn this_program() -> std::io::Result<Self> {
-        Ok(Self {
-            program: std::env::current_exe()?,
-            arguments: vec!["trainer".into()],
-        })
+        Ok(Self { program: std::env::current_exe()?, arguments: vec!["trainer".into()] })
     }
 
     fn command(&self, device: Device) -> tokio::process::Command {
@@ -133,11 +130,7 @@ pub(crate) enum TrainerError {
 }
 
 fn tail(diagnostics: &str) -> String {
-    if diagnostics.is_empty() {
-        String::new()
-    } else {
-        format!("; its last lines were:\n{diagnostics}")
-    }
+    if diagnostics.is_empty() { String::new() } else { format!("; its last lines were:\n{diagnostics}") }
 }
 
 impl From<&TrainerError> for Failure {
@@ -177,10 +170,7 @@ impl Trainer {
         device: Device,
         patience: Duration,
     ) -> Result<Self, TrainerError> {
-        let failed = |source| TrainerError::Start {
-            program: program.program.clone(),
-            source,
-        };
+        let failed = |source| TrainerError::Start { program: program.program.clone(), source };
         let mut child = program.command(device).spawn().map_err(failed)?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -191,13 +181,7 @@ impl Trainer {
         tokio::spawn(read_events(stdout, sender));
         let diagnostics = Diagnostics::default();
         let diagnostics_reader = tokio::spawn(diagnostics.clone().read(stderr));
-        let mut trainer = Self {
-            child,
-            stdin,
-            events,
-            diagnostics,
-            diagnostics_reader,
-        };
+        let mut trainer = Self { child, stdin, events, diagnostics, diagnostics_reader };
         match trainer.next_event(patience).await? {
             Event::Ready { protocol, device } if protocol == VERSION => {
                 debug!(pid = trainer.child.id(), device, "trainer ready");
@@ -256,9 +240,7 @@ impl Trainer {
                 }
             }
         };
-        timeout(patience, stopped)
-            .await
-            .unwrap_or(Err(TrainerError::Silent(patience)))
+        timeout(patience, stopped).await.unwrap_or(Err(TrainerError::Silent(patience)))
     }
 
     /// Lets it end by itself, as it does when its input closes; kills it if it does not.
@@ -287,10 +269,7 @@ impl Trainer {
         };
         // Its last words may still be on their way; a process that it left behind could hold them up for ever.
         let _ = timeout(Duration::from_secs(1), &mut self.diagnostics_reader).await;
-        TrainerError::Ended {
-            exit,
-            diagnostics: self.diagnostics.last(),
-        }
+        TrainerError::Ended { exit, diagnostics: self.diagnostics.last() }
     }
 }
 

@@ -50,16 +50,14 @@ pub(crate) async fn upload(session: &Session, path: &Path) -> Result<ArtifactHas
 
 /// The pieces of a file. One that cannot be read ends early, and is found out by its hash.
 fn chunks(path: PathBuf) -> impl Stream<Item = pb::Chunk> + Send + 'static {
-    stream::once(File::open(path))
-        .filter_map(async |file| file.ok())
-        .flat_map(|file| {
-            stream::unfold(file, async |mut file| {
-                let mut piece = Vec::new();
-                let read = (&mut file).take(CHUNK_BYTES).read_to_end(&mut piece).await;
-                match read {
-                    Ok(0) | Err(_) => None,
-                    Ok(_) => Some((pb::Chunk { data: piece.into() }, file)),
-                }
-            })
+    stream::once(File::open(path)).filter_map(async |file| file.ok()).flat_map(|file| {
+        stream::unfold(file, async |mut file| {
+            let mut piece = Vec::new();
+            let read = (&mut file).take(CHUNK_BYTES).read_to_end(&mut piece).await;
+            match read {
+                Ok(0) | Err(_) => None,
+                Ok(_) => Some((pb::Chunk { data: piece.into() }, file)),
+            }
         })
+    })
 }

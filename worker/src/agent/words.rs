@@ -25,19 +25,11 @@ pub(crate) struct Files {
 /// The command for a piece of work.
 pub(crate) fn command(run: &str, work: &Work, files: &Files) -> Command {
     match work {
-        Work::Train {
-            hyperparameters,
-            seeds,
-            track_test,
-        } => Command::Train(TrainCommand {
+        Work::Train { hyperparameters, seeds, track_test } => Command::Train(TrainCommand {
             id: run.to_owned(),
             dataset: files.dataset.clone(),
             hyperparameters: hyperparameters.clone(),
-            seeds: Seeds {
-                split: seeds.split,
-                order: seeds.order,
-                trial: seeds.trial,
-            },
+            seeds: Seeds { split: seeds.split, order: seeds.order, trial: seeds.trial },
             track_test: *track_test,
             model_file: files.model.clone(),
         }),
@@ -58,9 +50,7 @@ pub(crate) fn epochs(work: &Work) -> usize {
 }
 
 fn epochs_of(hyperparameters: &Hyperparameters) -> usize {
-    let value = Parameter::find("epochs")
-        .ok()
-        .and_then(|epochs| hyperparameters.get(epochs));
+    let value = Parameter::find("epochs").ok().and_then(|epochs| hyperparameters.get(epochs));
     match value {
         Some(Value::Integer(epochs)) => usize::try_from(*epochs).unwrap_or(0),
         Some(Value::Choice(_) | Value::Number(_) | Value::Flag(_) | Value::Sizes(_)) | None => 0,
@@ -69,17 +59,10 @@ fn epochs_of(hyperparameters: &Hyperparameters) -> usize {
 
 /// How far a run is.
 pub(crate) fn progress(epoch: u32, step: usize, steps: usize) -> Option<Progress> {
-    Some(Progress {
-        epoch,
-        step: step.try_into().ok()?,
-        steps: steps.try_into().ok()?,
-    })
+    Some(Progress { epoch, step: step.try_into().ok()?, steps: steps.try_into().ok()? })
 }
 
 /// A model's score.
 pub(crate) fn score(loss: f64, accuracy: f64) -> Option<Score> {
-    Some(Score {
-        loss: Finite::new(loss)?,
-        accuracy: Finite::new(accuracy)?,
-    })
+    Some(Score { loss: Finite::new(loss)?, accuracy: Finite::new(accuracy)? })
 }

@@ -71,11 +71,7 @@ impl State {
     }
 
     fn check(&self, worker: &[u8]) -> Result<(), Status> {
-        if self.known.contains(worker) {
-            Ok(())
-        } else {
-            Err(Status::not_found("unknown worker"))
-        }
+        if self.known.contains(worker) { Ok(()) } else { Err(Status::not_found("unknown worker")) }
     }
 
     fn end(&mut self, trial: u64) {
@@ -104,10 +100,7 @@ impl Coordinator {
             known: HashSet::new(),
             leased: HashMap::new(),
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            changed: Arc::default(),
-        }
+        Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -198,9 +191,7 @@ impl WorkerService for Coordinator {
                     state.leased.insert(request.slot, work);
                 }
                 if let Some(assignment) = state.leased.get(&request.slot) {
-                    return Ok(Response::new(pb::LeaseResponse {
-                        assignment: Some(assignment.into()),
-                    }));
+                    return Ok(Response::new(pb::LeaseResponse { assignment: Some(assignment.into()) }));
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -264,10 +255,7 @@ impl WorkerService for Coordinator {
         };
         let report = Report::try_from(request.report.expect("a report")).expect("a good report");
         self.hear(Heard::Reported { trial, report });
-        Ok(Response::new(pb::ReportResponse {
-            directive: directive.into(),
-            keep_model,
-        }))
+        Ok(Response::new(pb::ReportResponse { directive: directive.into(), keep_model }))
     }
 
     async fn complete(
@@ -302,14 +290,8 @@ impl ArtifactService for Coordinator {
             state.artifacts.get(&hash).cloned()
         };
         let bytes = bytes.ok_or_else(|| Status::not_found("no such artifact"))?;
-        let chunks: Vec<_> = bytes
-            .chunks(1000)
-            .map(|piece| {
-                Ok(pb::Chunk {
-                    data: piece.to_vec().into(),
-                })
-            })
-            .collect();
+        let chunks: Vec<_> =
+            bytes.chunks(1000).map(|piece| Ok(pb::Chunk { data: piece.to_vec().into() })).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 

@@ -20,12 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const EPOCHS: i64 = 3;
-const FILES: [&[u8]; 4] = [
-    b"training images",
-    b"training labels",
-    b"test images",
-    b"test labels",
-];
+const FILES: [&[u8]; 4] = [b"training images", b"training labels", b"test images", b"test labels"];
 const MODEL: &str = "weights";
 
 /// Trains as it should: three epochs, then a model. The rate of images is the number of trials
@@ -69,10 +64,8 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let coordinator = Coordinator::new();
-        coordinator.state().artifacts = FILES
-            .iter()
-            .map(|bytes| (ArtifactHash::of(bytes), bytes.to_vec()))
-            .collect();
+        coordinator.state().artifacts =
+            FILES.iter().map(|bytes| (ArtifactHash::of(bytes), bytes.to_vec())).collect();
         Self {
             coordinator,
             folder: tempfile::tempdir().expect("temporary folder"),
@@ -93,10 +86,7 @@ impl Stage {
     }
 
     fn with_trials(self, trials: u64) -> Self {
-        self.coordinator
-            .state()
-            .work
-            .extend((0..trials).map(|trial| assignment(trial, training())));
+        self.coordinator.state().work.extend((0..trials).map(|trial| assignment(trial, training())));
         self
     }
 
@@ -109,10 +99,8 @@ impl Stage {
     fn start_at(&self, address: SocketAddr, train: &str) -> JoinHandle<Result<(), AgentError>> {
         let script = self.folder.path().join("trainer.sh");
         std::fs::write(&script, SCRIPT.replace("TRAIN", train)).expect("writable");
-        let trainer = TrainerProgram {
-            program: "/bin/sh".into(),
-            arguments: vec![script.into(), "trainer".into()],
-        };
+        let trainer =
+            TrainerProgram { program: "/bin/sh".into(), arguments: vec![script.into(), "trainer".into()] };
         self.start_with(address, trainer)
     }
 
@@ -120,10 +108,7 @@ impl Stage {
         let config = Config {
             coordinator: format!("http://{address}").parse().expect("a URL"),
             name: Name::sanitised("test-worker"),
-            devices: Devices {
-                slots: vec![self.device; self.slots],
-                description: "cpu (test)".to_owned(),
-            },
+            devices: Devices { slots: vec![self.device; self.slots], description: "cpu (test)".to_owned() },
             cache: self.folder.path().join("cache"),
             trainer,
             timing: self.timing.clone(),
@@ -165,14 +150,10 @@ impl Stage {
 
     /// How many trials its trainer had been told of when it reported this one.
     fn trials_of_trainer(&self, trial: u64) -> Option<f64> {
-        self.coordinator
-            .state()
-            .heard
-            .iter()
-            .find_map(|heard| match heard {
-                Heard::Reported { trial: of, report } if *of == trial => Some(report.images_per_second),
-                _ => None,
-            })
+        self.coordinator.state().heard.iter().find_map(|heard| match heard {
+            Heard::Reported { trial: of, report } if *of == trial => Some(report.images_per_second),
+            _ => None,
+        })
     }
 
     fn registrations(&self) -> Vec<fittingroom_common::proto::RegisterRequest> {
@@ -193,11 +174,7 @@ impl Stage {
         };
         self.coordinator
             .wait("progress in a heartbeat", |state| {
-                state
-                    .heartbeats
-                    .iter()
-                    .any(|beat| beat.held.iter().any(working))
-                    .then_some(())
+                state.heartbeats.iter().any(|beat| beat.held.iter().any(working)).then_some(())
             })
             .await;
     }
@@ -209,39 +186,23 @@ fn training() -> Work {
 
 fn training_for(epochs: i64) -> Work {
     let mut hyperparameters = Hyperparameters::defaults();
-    for (name, value) in [
-        ("epochs", Value::Integer(epochs)),
-        ("batch_size", Value::Integer(16)),
-    ] {
+    for (name, value) in [("epochs", Value::Integer(epochs)), ("batch_size", Value::Integer(16))] {
         let parameter = Parameter::find(name).expect("known");
         hyperparameters.set(parameter, &value).expect("in range");
     }
-    Work::Train {
-        hyperparameters,
-        seeds: Seeds::derive(1, 0, TrialId::new(0)),
-        track_test: false,
-    }
+    Work::Train { hyperparameters, seeds: Seeds::derive(1, 0, TrialId::new(0)), track_test: false }
 }
 
 fn assignment(trial: u64, work: Work) -> Assignment {
     Assignment {
         id: SearchAttempt {
             search: SearchId::new(1),
-            attempt: Attempt {
-                trial: TrialId::new(trial),
-                number: AttemptNumber::FIRST,
-            },
+            attempt: Attempt { trial: TrialId::new(trial), number: AttemptNumber::FIRST },
         },
         search_name: Name::sanitised("test"),
         dataset: Manifest {
             name: Name::sanitised("tiny"),
-            shape: Shape {
-                height: 2,
-                width: 2,
-                classes: 2,
-                train_images: 4,
-                test_images: 2,
-            },
+            shape: Shape { height: 2, width: 2, classes: 2, train_images: 4, test_images: 2 },
             files: FILES.map(ArtifactHash::of),
         },
         work,
@@ -261,10 +222,7 @@ async fn trials_are_trained_one_after_the_other_by_the_same_trainer() {
     assert_eq!(stage.story(1), WELL_TRAINED);
     assert_eq!(stage.trials_of_trainer(1), Some(2.0));
     let registration = &stage.registrations()[0];
-    assert_eq!(
-        (registration.name.as_str(), registration.slots),
-        ("test-worker", 1)
-    );
+    assert_eq!((registration.name.as_str(), registration.slots), ("test-worker", 1));
     assert_eq!(stage.coordinator.state().downloads, FILES.map(ArtifactHash::of));
 }
 
@@ -277,16 +235,7 @@ async fn a_model_that_is_asked_for_is_uploaded_before_the_trial_is_completed() {
     stage.end(agent).await;
     let model = Some(ArtifactHash::of(MODEL.as_bytes()));
     assert_eq!(outcome, Outcome::Trained { model });
-    assert_eq!(
-        stage.story(0),
-        [
-            "epoch 1",
-            "epoch 2",
-            "epoch 3",
-            "upload weights",
-            "trained, model kept"
-        ]
-    );
+    assert_eq!(stage.story(0), ["epoch 1", "epoch 2", "epoch 3", "upload weights", "trained, model kept"]);
 }
 
 #[tokio::test]
@@ -319,10 +268,9 @@ async fn reports_are_repeated_in_order_until_they_are_answered() {
 
 #[tokio::test]
 async fn a_trial_that_is_no_longer_ours_is_dropped_and_the_trainer_kept() {
-    for (how, reports, told) in [
-        ("superseded", Reports::Supersede, vec![]),
-        ("told to drop it", Reports::Drop, vec!["epoch 1"]),
-    ] {
+    for (how, reports, told) in
+        [("superseded", Reports::Supersede, vec![]), ("told to drop it", Reports::Drop, vec!["epoch 1"])]
+    {
         let stage = Stage::new().with_trials(2);
         stage.coordinator.state().reports = reports;
         let train = "if [ $trials = 1 ]; then epoch 1; else epochs; model; fi";
@@ -339,11 +287,7 @@ async fn a_trial_that_is_no_longer_ours_is_dropped_and_the_trainer_kept() {
 async fn a_heartbeat_answered_with_drop_ends_the_run() {
     for (how, first_trial, trials_of_trainer) in [
         ("a trainer that stops when told", "epoch 1", 2.0),
-        (
-            "a trainer that must be killed",
-            "epoch 1; while :; do sleep 0.1; done",
-            1.0,
-        ),
+        ("a trainer that must be killed", "epoch 1; while :; do sleep 0.1; done", 1.0),
     ] {
         let stage = Stage::new().with_trials(1);
         let train = format!("case $id in 1/0*) {first_trial} ;; *) epochs; model ;; esac");
@@ -367,12 +311,7 @@ async fn what_goes_wrong_in_a_trainer_fails_its_trial_alone() {
     let failed =
         r#"say "{\"event\":\"failed\",\"id\":\"$id\",\"reason\":\"diverged\",\"detail\":\"loss is NaN\"}""#;
     for (how, first_trial, reason, said) in [
-        (
-            "killed",
-            "echo last words >&2; kill -9 $$",
-            FailureReason::TrainerCrashed,
-            "SIGKILL",
-        ),
+        ("killed", "echo last words >&2; kill -9 $$", FailureReason::TrainerCrashed, "SIGKILL"),
         (
             "exits",
             "echo last words >&2; exit 4",
@@ -386,24 +325,9 @@ async fn what_goes_wrong_in_a_trainer_fails_its_trial_alone() {
             "signal 6",
         ),
         ("diverges", failed, FailureReason::Diverged, "loss is NaN"),
-        (
-            "talks nonsense",
-            "say hello",
-            FailureReason::TrainerCrashed,
-            "\"hello\"",
-        ),
-        (
-            "ends too early",
-            "model",
-            FailureReason::TrainerCrashed,
-            "does not belong here",
-        ),
-        (
-            "never ends",
-            "epochs; epoch 4",
-            FailureReason::TrainerCrashed,
-            "does not belong here",
-        ),
+        ("talks nonsense", "say hello", FailureReason::TrainerCrashed, "\"hello\""),
+        ("ends too early", "model", FailureReason::TrainerCrashed, "does not belong here"),
+        ("never ends", "epochs; epoch 4", FailureReason::TrainerCrashed, "does not belong here"),
         ("falls silent", ":", FailureReason::Timeout, "no sign of progress"),
     ] {
         let mut stage = Stage::new().with_trials(2);
@@ -427,10 +351,8 @@ async fn what_goes_wrong_in_a_trainer_fails_its_trial_alone() {
 async fn a_coordinator_that_was_restarted_gets_the_worker_back_and_its_trial_goes_on() {
     let stage = Stage::new().with_trials(1);
     let gate = stage.folder.path().join("gate");
-    let train = format!(
-        "epoch 1; while [ ! -e {} ]; do sleep 0.02; done; epoch 2; epoch 3; model",
-        gate.display()
-    );
+    let train =
+        format!("epoch 1; while [ ! -e {} ]; do sleep 0.02; done; epoch 2; epoch 3; model", gate.display());
     let agent = stage.start(&train).await;
     stage.progress(0).await;
     stage.coordinator.state().forget();
@@ -481,10 +403,7 @@ async fn another_version_of_the_protocol_ends_the_agent() {
     let error = agent.await.expect("no panic").expect_err("must end");
     let message = error.to_string();
     assert!(message.contains("version 2"), "{message}");
-    assert!(
-        message.contains("this worker, which speaks version 1"),
-        "{message}"
-    );
+    assert!(message.contains("this worker, which speaks version 1"), "{message}");
 }
 
 #[tokio::test]
@@ -547,10 +466,9 @@ async fn a_cached_file_is_used_again_unless_it_is_damaged() {
 #[tokio::test]
 async fn a_dataset_that_cannot_be_had_fails_the_trial() {
     let hash = ArtifactHash::of(FILES[2]);
-    for (how, change, said) in [
-        ("missing", None, "no such artifact"),
-        ("altered", Some(b"other bytes".to_vec()), "came as"),
-    ] {
+    for (how, change, said) in
+        [("missing", None, "no such artifact"), ("altered", Some(b"other bytes".to_vec()), "came as")]
+    {
         let stage = Stage::new().with_trials(1);
         match change {
             None => stage.coordinator.state().artifacts.remove(&hash),
@@ -574,10 +492,7 @@ async fn a_slot_without_a_trainer_takes_no_work() {
     // The trainer of these tests starts on the processor only.
     stage.device = Device::Cuda(0);
     let agent = stage.start(GOOD).await;
-    stage
-        .coordinator
-        .wait("a heartbeat", |state| (state.heartbeats.len() > 3).then_some(()))
-        .await;
+    stage.coordinator.wait("a heartbeat", |state| (state.heartbeats.len() > 3).then_some(())).await;
     stage.end(agent).await;
     assert_eq!(stage.coordinator.state().work.len(), 1);
 }

@@ -16,19 +16,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fittingroom-worker");
 fn dataset() -> [Vec<u8>; 4] {
     let part = |count: u8| {
         let labels: Vec<u8> = (0..count).map(|image| image % 2).collect();
-        let pixels: Vec<u8> = labels
-            .iter()
-            .flat_map(|label| [if *label == 0 { 20 } else { 220 }; 16])
-            .collect();
+        let pixels: Vec<u8> =
+            labels.iter().flat_map(|label| [if *label == 0 { 20 } else { 220 }; 16]).collect();
         let header = |dimensions: &[u8]| {
             let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
             bytes.extend(dimensions.iter().flat_map(|size| [0, 0, 0, *size]));
             bytes
         };
-        [
-            [header(&[count, 4, 4]), pixels].concat(),
-            [header(&[count]), labels].concat(),
-        ]
+        [[header(&[count, 4, 4]), pixels].concat(), [header(&[count]), labels].concat()]
     };
     let ([train_images, train_labels], [test_images, test_labels]) = (part(200), part(40));
     [train_images, train_labels, test_images, test_labels]
@@ -45,9 +40,8 @@ fn stage() -> Stage {
 fn of_dataset(trial: u64, work: Work) -> Assignment {
     let files = dataset();
     let mut assignment = assignment(trial, work);
-    assignment.dataset.shape = Dataset::from_files([&files[0], &files[1], &files[2], &files[3]])
-        .expect("a good dataset")
-        .shape;
+    assignment.dataset.shape =
+        Dataset::from_files([&files[0], &files[1], &files[2], &files[3]]).expect("a good dataset").shape;
     assignment.dataset.files = files.map(|bytes| ArtifactHash::of(&bytes));
     assignment
 }
@@ -61,10 +55,7 @@ async fn the_real_trainer_trains_a_model_that_it_can_evaluate() {
         state.work.push_back(of_dataset(0, training()));
     }
     let address = stage.coordinator.serve(([127, 0, 0, 1], 0).into()).await;
-    let trainer = TrainerProgram {
-        program: PROGRAM.into(),
-        arguments: vec!["trainer".into()],
-    };
+    let trainer = TrainerProgram { program: PROGRAM.into(), arguments: vec!["trainer".into()] };
     let agent = stage.start_with(address, trainer);
     let Outcome::Trained { model: Some(model) } = stage.coordinator.outcome(0).await else {
         panic!("no model: {:?}", stage.story(0));
@@ -129,11 +120,7 @@ impl Drop for Running {
 #[tokio::test]
 async fn the_program_gives_its_trial_back_on_sigterm_and_ends_well() {
     let stage = stage();
-    stage
-        .coordinator
-        .state()
-        .work
-        .push_back(of_dataset(0, training_for(100_000)));
+    stage.coordinator.state().work.push_back(of_dataset(0, training_for(100_000)));
     let mut program = Running::start(&stage).await;
     stage.progress(0).await;
     program.signal("-TERM");
@@ -153,11 +140,7 @@ async fn a_program_with_another_version_ends_with_exit_code_1() {
 #[tokio::test]
 async fn no_trainer_outlives_its_agent() {
     let stage = stage();
-    stage
-        .coordinator
-        .state()
-        .work
-        .push_back(of_dataset(0, training_for(100_000)));
+    stage.coordinator.state().work.push_back(of_dataset(0, training_for(100_000)));
     let mut program = Running::start(&stage).await;
     stage.progress(0).await;
     let trainers = children(program.0.id());
