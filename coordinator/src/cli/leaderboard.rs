@@ -62,7 +62,11 @@ pub(crate) fn render(search: &SearchSummary, trials: &[TrialRow], width: Option<
     }
     shown.push('\n');
     if trials.is_empty() {
-        shown.push_str("no trials yet: workers draw them (`fittingroom workers` lists those connected)\n");
+        shown.push_str(if search.state.has_ended() {
+            "it ended before a trial was drawn\n"
+        } else {
+            "no trials yet: workers draw them (`fittingroom workers` lists those connected)\n"
+        });
         return shown;
     }
     let rows: Vec<&TrialRow> = trials.iter().collect();
@@ -79,4 +83,35 @@ pub(crate) fn render(search: &SearchSummary, trials: &[TrialRow], width: Option<
         shown.push_str(&format!("\n{} not drawn yet\n", text::plural(undrawn, "trial")));
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use fittingroom_common::view::SearchState;
+
+    use super::*;
+    use crate::cli::samples::{complete, diverged, running, summary, waiting};
+
+    #[test]
+    fn what_all_trials_have_in_common_is_said_once() {
+        let trials = [complete(3, 1, 0.9123), complete(0, 2, 0.9), diverged(1), running(2), waiting(4)];
+        let shown = render(&summary(), &trials, None);
+        assert!(
+            shown.starts_with(
+                "quickstart  RUNNING  random on fashion-mnist, ranked by validation_accuracy\n\
+                 3 of 40 trials ended (2 complete, 1 failed), 1 running\n\nrank  trial  state"
+            ),
+            "{shown}"
+        );
+        assert!(shown.ends_with("\nall with batch_size=64\n\n35 trials not drawn yet\n"), "{shown}");
+    }
+
+    #[test]
+    fn an_empty_leaderboard_says_why_it_is() {
+        let mut search = summary();
+        assert!(render(&search, &[], None).contains("no trials yet"));
+        (search.state, search.reason) = (SearchState::Cancelled, "asked to\u{7}".to_owned());
+        let shown = render(&search, &[], None);
+        assert!(shown.contains("asked to\n") && shown.contains("before a trial was drawn"), "{shown}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The command line `fittingroom`: one file a command, and what they share.
 //!
-//! Commands parse their arguments, talk to the coordinator through [`client`], and show views; what
+//! Commands parse their arguments, talk to the coordinator through `client`, and show views; what
 //! is shown is made by pure functions. Nothing here knows how the coordinator keeps its searches.
 
 mod best;

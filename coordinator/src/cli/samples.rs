@@ -46,7 +46,7 @@ fn row(trial: u64, state: TrialState) -> TrialRow {
         attempts: 1,
         place: Some((Name::sanitised("node-1"), SlotNumber::new(0))),
         hyperparameters: hyperparameters(&[
-            ("optimizer", if trial % 2 == 0 { "sgd" } else { "adam" }),
+            ("optimizer", if trial.is_multiple_of(2) { "sgd" } else { "adam" }),
             ("learning_rate", ["0.1", "0.01", "0.001", "1e-4"][(trial % 4) as usize]),
             ("batch_size", "64"),
         ]),
