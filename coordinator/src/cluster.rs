@@ -10,8 +10,9 @@ use fittingroom_common::hyperparameter::Hyperparameters;
 use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId, SlotNumber, WorkerId};
 use fittingroom_common::operator::Launch;
 use fittingroom_common::time::Timestamp;
+use fittingroom_common::trial::Report;
 use fittingroom_common::view::{LeaderboardView, Progress};
-use fittingroom_common::work::{Assignment, Directive, Held, Outcome};
+use fittingroom_common::work::{Assignment, Directive, Held, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -284,7 +285,32 @@ impl Cluster {
                 }
             }
         }
+        if draining {
+            self.release_lost(worker, &held).await?;
+        }
         Ok(directives)
+    }
+
+    /// Takes back what a draining worker was given and does not hold: the answer to its lease was lost.
+    async fn release_lost(&self, worker: WorkerId, held: &[Held]) -> Result<(), ClusterError> {
+        for search in self.searches() {
+            if search.pulse().borrow().leases == 0 {
+                continue;
+            }
+            for attempt in search.query(move |search| search.held_by(worker)).await? {
+                let id = SearchAttempt { search: search.id(), attempt };
+                if held.iter().any(|it| it.id == id) {
+                    continue;
+                }
+                let command = Command::Complete { attempt, worker, outcome: Outcome::Released };
+                match search.command(command, |_| ()).await {
+                    // It may have ended in between.
+                    Ok(()) | Err(Refusal::Rejected(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes the report of an epoch; answers whether the trial's model is to be kept.
@@ -293,7 +319,7 @@ impl Cluster {
         search: SearchId,
         attempt: Attempt,
         worker: WorkerId,
-        report: fittingroom_common::trial::Report,
+        report: Report,
     ) -> Result<bool, ClusterError> {
         let command = Command::Report { attempt, worker, report };
         Ok(self.find_id(search)?.command(command, move |search| search.wants_model(attempt)).await?)

@@ -86,6 +86,14 @@ pub(crate) enum CliError {
     /// The search file is not a search file.
     #[error("{}", .0.located())]
     SearchFile(Box<SpaceError>),
+    /// The search file cannot be read.
+    #[error("the search file {path:?} cannot be read: {source}")]
+    NoSearchFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file cannot be read.
     #[error("{path:?} cannot be read: {source}")]
     Read {
@@ -165,7 +173,7 @@ impl CliError {
     /// The exit code: 1 for a failed operation, 2 for a bad search file.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::SearchFile(_) => 2,
+            Self::SearchFile(_) | Self::NoSearchFile { .. } | Self::Serve(ServeError::Exposed { .. }) => 2,
             // As a shell reports a process that SIGINT ended.
             Self::Interrupted => 130,
             // Whoever read the output has what they wanted: `fittingroom list | head`.

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: LaunchArgs, url: &CoordinatorUrl, output: &mut Out
 
 /// Reads and checks a search file, and passes on what is to be noted about it.
 fn read(path: &Path) -> Result<SearchSpec, CliError> {
-    let unreadable = |source| CliError::Read { path: path.to_owned(), source };
+    let unreadable = |source| CliError::NoSearchFile { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough for the parser to see that it is too long.
     let most = MAX_FILE_BYTES as u64 + 1;

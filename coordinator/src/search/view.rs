@@ -1,6 +1,6 @@
 //! What a search shows of itself.
 
-use fittingroom_common::id::{AttemptNumber, SlotNumber, TrialId, WorkerId};
+use fittingroom_common::id::{Attempt, AttemptNumber, SlotNumber, TrialId, WorkerId};
 use fittingroom_common::trial::Seeds;
 use fittingroom_common::view::{Best, SearchSummary, TrialRow, TrialState};
 use fittingroom_common::work::{Assignment, SearchAttempt, Work};
@@ -127,6 +127,15 @@ impl Search {
             dataset: self.created.dataset.clone(),
             search: self.summary(),
         })
+    }
+
+    /// Every attempt that a worker holds.
+    pub fn held_by(&self, worker: WorkerId) -> Vec<Attempt> {
+        self.holders
+            .iter()
+            .filter(|((holder, _), _)| *holder == worker)
+            .map(|(_, attempt)| *attempt)
+            .collect()
     }
 
     /// What a slot holds, as the lease says it.

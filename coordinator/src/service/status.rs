@@ -66,7 +66,7 @@ pub(super) fn of_artifact(error: &ArtifactError) -> Status {
     let message = error.to_string();
     match error {
         ArtifactError::Missing { .. } => Status::not_found(message),
-        ArtifactError::TooLarge => Status::resource_exhausted(message),
+        ArtifactError::TooLarge => Status::out_of_range(message),
         ArtifactError::Collect(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Status::resource_exhausted(message)
         }

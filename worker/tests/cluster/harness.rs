@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 fn worker_program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_fittingroom-worker"))
@@ -25,7 +25,7 @@ fn coordinator_program() -> PathBuf {
 }
 
 /// The folder that holds fashion-mnist's folder of four files.
-pub fn real_data() -> PathBuf {
+pub(crate) fn real_data() -> PathBuf {
     let named = std::env::var_os("FITTINGROOM_TEST_DATA").map(PathBuf::from);
     let folder = named.unwrap_or_else(|| PathBuf::from("/usr/share/datasets/fashion-mnist"));
     assert!(folder.is_dir(), "{folder:?} is not there: run deploy/test, which obtains Fashion-MNIST");
@@ -33,16 +33,16 @@ pub fn real_data() -> PathBuf {
 }
 
 /// A started program, killed when the test ends.
-pub struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.0.kill().expect("kills");
         self.0.wait().expect("ends");
     }
 
     /// Asks it to end, and waits until it has; answers its exit code.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub(crate) fn terminate(mut self) -> Option<i32> {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
         let end = Instant::now() + PATIENCE;
@@ -55,7 +55,7 @@ impl Running {
         }
     }
 
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
 }
@@ -69,16 +69,16 @@ impl Drop for Running {
 }
 
 /// A coordinator with a data folder of its own, and what is needed to talk to it.
-pub struct Cluster {
-    pub folder: TempDir,
+pub(crate) struct Cluster {
+    pub(crate) folder: TempDir,
     coordinator: Option<Running>,
-    pub url: String,
+    pub(crate) url: String,
     flags: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a coordinator on a free port.
-    pub fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let mut cluster = Self {
             folder,
@@ -91,7 +91,7 @@ impl Cluster {
     }
 
     /// Starts the coordinator on the address it had before, or on a free port if it had none.
-    pub fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         let listen = self.url.trim_start_matches("http://").to_owned();
         let mut command = Command::new(coordinator_program());
         command.args(["serve", "--listen", &listen, "--data"]).arg(self.data()).args(&self.flags);
@@ -107,21 +107,21 @@ impl Cluster {
         self.url = line.trim().to_owned();
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
     /// SIGKILL.
-    pub fn kill_coordinator(&mut self) {
+    pub(crate) fn kill_coordinator(&mut self) {
         self.coordinator.take().expect("runs").kill();
     }
 
-    pub fn stop_coordinator(&mut self) -> Option<i32> {
+    pub(crate) fn stop_coordinator(&mut self) -> Option<i32> {
         self.coordinator.take().expect("runs").terminate()
     }
 
     /// Starts a worker with one slot.
-    pub fn worker(&self, name: &str) -> Running {
+    pub(crate) fn worker(&self, name: &str) -> Running {
         let mut command = Command::new(worker_program());
         command.args(["run", "--coordinator", &self.url, "--slots", "1", "--device", "cpu", "--name", name]);
         command.arg("--cache").arg(self.folder.path().join("cache"));
@@ -131,19 +131,19 @@ impl Cluster {
     }
 
     /// What a program wrote to stderr.
-    pub fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 
     /// Writes a search file, launches it, and answers its name.
-    pub fn launch(&self, name: &str, search: &str) {
+    pub(crate) fn launch(&self, name: &str, search: &str) {
         let path = self.folder.path().join(format!("{name}.yaml"));
         std::fs::write(&path, search).expect("writes");
         self.succeed(&["launch", path.to_str().expect("UTF-8"), "--name", name]);
     }
 
     /// Runs the command line and answers what it printed; it must succeed.
-    pub fn succeed(&self, arguments: &[&str]) -> String {
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = fittingroom(&self.url, arguments);
         assert!(
             output.status.success(),
@@ -155,17 +155,17 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    pub fn json(&self, arguments: &[&str]) -> Json {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Json {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         serde_json::from_str(&self.succeed(&arguments)).expect("one JSON document")
     }
 
-    pub fn leaderboard(&self, name: &str) -> Json {
+    pub(crate) fn leaderboard(&self, name: &str) -> Json {
         self.json(&["leaderboard", name])
     }
 
     /// Waits until the leaderboard is as wished.
-    pub fn wait_until(&self, name: &str, what: &str, wish: impl Fn(&Json) -> bool) -> Json {
+    pub(crate) fn wait_until(&self, name: &str, what: &str, wish: impl Fn(&Json) -> bool) -> Json {
         let end = Instant::now() + PATIENCE;
         loop {
             let board = self.leaderboard(name);
@@ -181,7 +181,7 @@ impl Cluster {
         }
     }
 
-    pub fn wait_until_complete(&self, name: &str) -> Json {
+    pub(crate) fn wait_until_complete(&self, name: &str) -> Json {
         self.wait_until(name, "complete", |board| board["state"] == "COMPLETE")
     }
 }
@@ -192,7 +192,7 @@ fn log_file(folder: &Path, name: &str) -> std::fs::File {
 }
 
 /// Runs the command line against a coordinator.
-pub fn fittingroom(url: &str, arguments: &[&str]) -> Output {
+pub(crate) fn fittingroom(url: &str, arguments: &[&str]) -> Output {
     Command::new(coordinator_program())
         .args(arguments)
         .env("FITTINGROOM_COORDINATOR", url)
@@ -202,17 +202,17 @@ pub fn fittingroom(url: &str, arguments: &[&str]) -> Output {
 }
 
 /// Runs the worker's program.
-pub fn fittingroom_worker(arguments: &[&str]) -> Output {
+pub(crate) fn fittingroom_worker(arguments: &[&str]) -> Output {
     Command::new(worker_program()).args(arguments).stdin(Stdio::null()).output().expect("runs")
 }
 
 /// The trials of a leaderboard.
-pub fn trials(board: &Json) -> &[Json] {
+pub(crate) fn trials(board: &Json) -> &[Json] {
     board["trials"].as_array().expect("a list of trials")
 }
 
 /// What must be the same bits whenever and wherever a trial is run: everything but where and how fast.
-pub fn results(board: &Json) -> Vec<Json> {
+pub(crate) fn results(board: &Json) -> Vec<Json> {
     let mut trials = trials(board).to_vec();
     for trial in &mut trials {
         let trial = trial.as_object_mut().expect("an object");
@@ -223,14 +223,16 @@ pub fn results(board: &Json) -> Vec<Json> {
     trials
 }
 
-/// Processes whose parent is this one.
-pub fn children_of(parent: u32) -> Vec<u32> {
-    let path = format!("/proc/{parent}/task/{parent}/children");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(|id| id.parse().expect("a process id")).collect()
+/// Processes whose parent is this one, whichever of its threads started them.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{parent}/task")).expect("the process lives");
+    let children =
+        threads.map(|thread| std::fs::read_to_string(thread.expect("lists").path().join("children")));
+    let children: Vec<String> = children.map(|it| it.unwrap_or_default()).collect();
+    children.join(" ").split_whitespace().map(|id| id.parse().expect("a process id")).collect()
 }
 
-pub fn is_alive(process: u32) -> bool {
+pub(crate) fn is_alive(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }

@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::process::Output;
 
+use fittingroom_common::proto::worker_service_client::WorkerServiceClient;
+use fittingroom_common::proto::{PROTOCOL_VERSION, RegisterRequest};
+
 use crate::harness::{Cluster, fittingroom, fittingroom_worker, real_data};
 
 /// Writes a dataset of random images, each class brighter in another row.
-pub fn write_small_dataset(folder: &Path, height: u32, width: u32, classes: u8) {
+pub(crate) fn write_small_dataset(folder: &Path, height: u32, width: u32, classes: u8) {
     std::fs::create_dir_all(folder).expect("makes");
     for (part, count) in [("train", 400_u32), ("t10k", 100)] {
         let labels: Vec<u8> = (0..count).map(|image| (image % u32::from(classes)) as u8).collect();
@@ -197,4 +200,25 @@ fn the_workers_program_says_what_is_wrong_too() {
     check("no data", &fittingroom_worker(&["train", "--data", "/nowhere"]), 1, &["/nowhere"]);
     check("no such device", &train(&["--device", "cuda:0"]), 1, &["cuda"]);
     check("a wrong address", &fittingroom_worker(&["run", "--coordinator", "not a url"]), 2, &["not a url"]);
+}
+
+#[tokio::test]
+async fn a_worker_of_another_protocol_version_is_refused() {
+    let cluster = Cluster::start(&[]);
+    let mut calls = WorkerServiceClient::connect(cluster.url.clone()).await.expect("connects");
+    let request = RegisterRequest {
+        protocol_version: PROTOCOL_VERSION + 1,
+        worker_id: vec![7; 16],
+        name: "from-the-future".to_owned(),
+        slots: 1,
+        device: "cpu".to_owned(),
+        program_version: "99.0.0".to_owned(),
+    };
+    let refused = calls.register(request.clone()).await.expect_err("another version");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    for word in ["99.0.0", "version 2", "version 1", "same release"] {
+        assert!(refused.message().contains(word), "{word:?} is not in {:?}", refused.message());
+    }
+    let same = RegisterRequest { protocol_version: PROTOCOL_VERSION, ..request };
+    calls.register(same).await.expect("the same version is welcome");
 }

@@ -96,12 +96,12 @@ fn check_exports(cluster: &Cluster, board: &Json) {
     assert_eq!(std::fs::read_to_string(path).expect("written").lines().count(), 1 + 8);
     cluster.succeed(&["export", "grid", "--format", "json", "--epochs", "--out", path]);
     let epochs: Json = serde_json::from_str(&std::fs::read_to_string(path).expect("written")).expect("JSON");
-    assert_eq!(epochs.as_array().expect("a list").len(), 8 * 2);
+    assert_eq!(epochs["epochs"].as_array().expect("a list").len(), 8 * 2);
     let listed = cluster.json(&["list"]);
     assert!(listed.to_string().contains("\"COMPLETE\""), "{listed:#}");
     let trial = trials(board)[0]["trial"].to_string();
     let history = cluster.json(&["trial", "grid", &trial]);
-    assert_eq!(history["attempts"][0]["epochs"].as_array().expect("a list").len(), 2, "{history:#}");
+    assert_eq!(history["attempt_history"][0]["epochs"].as_array().expect("a list").len(), 2, "{history:#}");
 }
 
 #[test]
