@@ -36,14 +36,14 @@ pub(crate) enum Layer {
         activation: Activation,
     },
     MaxPool(Window),
-    BatchNorm {
+    NormByBatch {
         weight: Parameter,
         bias: Parameter,
         mean: Tensor,
         variance: Tensor,
         activation: Activation,
     },
-    LayerNorm {
+    NormByLayer {
         weight: Parameter,
         bias: Parameter,
         activation: Activation,
@@ -81,7 +81,7 @@ impl Layer {
                 activation,
             } => convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation),
             Self::MaxPool(window) => max_pool(x, *window),
-            Self::BatchNorm {
+            Self::NormByBatch {
                 weight,
                 bias,
                 mean,
@@ -95,7 +95,7 @@ impl Layer {
                     Mode::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
                 }
             }
-            Self::LayerNorm {
+            Self::NormByLayer {
                 weight,
                 bias,
                 activation,

@@ -154,13 +154,12 @@ fn train_trial(
                 })
             }
             Progress::Epoch(lanes) => {
-                let reports = lanes.iter().flatten();
-                reports.fold(true, |heard, report| {
-                    heard
-                        && tell(Event::Epoch {
-                            id: id(),
-                            metrics: report.into(),
-                        })
+                let mut reports = lanes.iter().flatten();
+                reports.all(|report| {
+                    tell(Event::Epoch {
+                        id: id(),
+                        metrics: report.into(),
+                    })
                 })
             }
         };
