@@ -24,12 +24,34 @@ pub enum Mode {
 /// One layer of a model, for all lanes.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
-    Linear { weight: Parameter, bias: Parameter, activation: Activation },
-    Convolution { weight: Parameter, bias: Parameter, window: Window, activation: Activation },
+    Linear {
+        weight: Parameter,
+        bias: Parameter,
+        activation: Activation,
+    },
+    Convolution {
+        weight: Parameter,
+        bias: Parameter,
+        window: Window,
+        activation: Activation,
+    },
     MaxPool(Window),
-    BatchNorm { weight: Parameter, bias: Parameter, mean: Tensor, variance: Tensor, activation: Activation },
-    LayerNorm { weight: Parameter, bias: Parameter, activation: Activation },
-    Dropout { number: usize, lanes: Vec<DropoutLane> },
+    NormOverBatch {
+        weight: Parameter,
+        bias: Parameter,
+        mean: Tensor,
+        variance: Tensor,
+        activation: Activation,
+    },
+    NormOverImage {
+        weight: Parameter,
+        bias: Parameter,
+        activation: Activation,
+    },
+    Dropout {
+        number: usize,
+        lanes: Vec<DropoutLane>,
+    },
 }
 
 /// What dropout needs to know of a lane.
@@ -54,7 +76,7 @@ impl Layer {
                 convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation)
             }
             Self::MaxPool(window) => max_pool(x, *window),
-            Self::BatchNorm { weight, bias, mean, variance, activation } => {
+            Self::NormOverBatch { weight, bias, mean, variance, activation } => {
                 let (weight, bias) = (weight.leaf(graph), bias.leaf(graph));
                 let running = Running { mean, variance };
                 match mode {
@@ -62,7 +84,7 @@ impl Layer {
                     Mode::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
                 }
             }
-            Self::LayerNorm { weight, bias, activation } => {
+            Self::NormOverImage { weight, bias, activation } => {
                 layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation)
             }
             Self::Dropout { number, lanes } => match mode {

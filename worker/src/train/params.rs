@@ -35,7 +35,7 @@ impl Order {
     }
 
     /// From PyTorch's order to the engine's.
-    pub(crate) fn from_pytorch(self, values: &[f32]) -> Vec<f32> {
+    pub(crate) fn to_engine(self, values: &[f32]) -> Vec<f32> {
         match self {
             Self::AsInPytorch => values.to_vec(),
             Self::ChannelsLast { pixels, channels } => transpose_blocks(values, channels, pixels),
@@ -204,6 +204,6 @@ mod tests {
         let engine = [0.0, 1.0, 10.0, 11.0, 20.0, 21.0, 100.0, 101.0, 110.0, 111.0, 120.0, 121.0];
         let pytorch = [0.0, 10.0, 20.0, 1.0, 11.0, 21.0, 100.0, 110.0, 120.0, 101.0, 111.0, 121.0];
         assert_eq!(order.to_pytorch(&engine), pytorch);
-        assert_eq!(order.from_pytorch(&pytorch), engine);
+        assert_eq!(order.to_engine(&pytorch), engine);
     }
 }

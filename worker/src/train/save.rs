@@ -237,7 +237,7 @@ pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> 
         let bytes = tensor(&named.name, Dtype::F32, &named.shape)?;
         let values: Vec<f32> =
             bytes.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let values = named.order.from_pytorch(&values);
+        let values = named.order.to_engine(&values);
         let values = Tensor::from_vec(values, named.values.dims(), device).map_err(ModelError::from)?;
         named.values.slice_set(&values, 0, 0).map_err(ModelError::from)?;
         known.push(named.name.clone());

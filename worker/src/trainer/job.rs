@@ -136,10 +136,8 @@ fn train_trial(
                 !due || tell(Event::Progress { id: id(), epoch, step, steps })
             }
             Progress::Epoch(lanes) => {
-                let reports = lanes.iter().flatten();
-                reports.fold(true, |heard, report| {
-                    heard && tell(Event::Epoch { id: id(), metrics: report.into() })
-                })
+                let mut reports = lanes.iter().flatten();
+                reports.all(|report| tell(Event::Epoch { id: id(), metrics: report.into() }))
             }
         };
         if heard && !stop.load(Ordering::Relaxed) {

@@ -235,9 +235,9 @@ impl Stack<'_> {
         self.layers.push(if self.normalization == Normalization::Batch {
             let mean = self.builder.buffer(format!("{name}.running_mean"), channels, 0.0)?;
             let variance = self.builder.buffer(format!("{name}.running_var"), channels, 1.0)?;
-            Layer::BatchNorm { weight, bias, mean, variance, activation }
+            Layer::NormOverBatch { weight, bias, mean, variance, activation }
         } else {
-            Layer::LayerNorm { weight, bias, activation }
+            Layer::NormOverImage { weight, bias, activation }
         });
         Ok(())
     }

@@ -91,6 +91,7 @@ impl Weighted for Convolution {
         let mut dweight = vec![T::zero(); self.lanes * self.outputs * patch];
         let mut dbias = vec![T::zero(); self.lanes * self.outputs];
         let mut patches = vec![T::zero(); self.windows.count() * patch];
+        let mut dpatches = vec![T::zero(); if dx.is_some() { patches.len() } else { 0 }];
         for image in 0..self.x_lanes * self.batch {
             unroll(&self.windows, &saved.x[image * image_size..][..image_size], &mut patches);
             for lane in self.lanes_of(image) {
@@ -104,7 +105,6 @@ impl Weighted for Convolution {
                 let dweight = &mut dweight[lane * self.outputs * patch..][..self.outputs * patch];
                 multiply(dweight, Write::Add, dz.transposed(), self.unrolled(&patches));
                 if let Some(dx) = &mut dx {
-                    let mut dpatches = vec![T::zero(); patches.len()];
                     multiply(&mut dpatches, Write::Replace, dz, self.weight_of(saved.weight, lane));
                     roll(&self.windows, &dpatches, &mut dx[image * image_size..][..image_size]);
                 }

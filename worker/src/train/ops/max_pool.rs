@@ -47,23 +47,25 @@ impl Unary for MaxPool {
 
     fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
         let count = self.lanes * self.batch * self.windows.count() * self.windows.channels;
-        let mut y = vec![T::from_f64(f64::NEG_INFINITY); count];
+        let mut y = vec![T::zero(); count];
         let mut winners = vec![0; count];
         simd::dispatch(
             #[inline(always)]
             || {
-                self.each_place(
+                self.each_window(
                     #[inline(always)]
-                    |place| {
-                        let y = &mut y[place.result..][..self.windows.channels];
-                        let winners = &mut winners[place.result..][..self.windows.channels];
-                        let x = &x[place.image..][..self.windows.channels];
-                        for ((y, winner), x) in y.iter_mut().zip(winners).zip(x) {
-                            // The second half is true for NaN alone.
-                            #[allow(clippy::eq_op)]
-                            let wins = *x > *y || *x != *x;
-                            *y = if wins { *x } else { *y };
-                            *winner = if wins { place.number } else { *winner };
+                    |result, places| {
+                        let y = &mut y[result..][..self.windows.channels];
+                        let winners = &mut winners[result..][..self.windows.channels];
+                        let (blocks, rest) = y.as_chunks_mut::<BLOCK>();
+                        let (winner_blocks, winner_rest) = winners.as_chunks_mut::<BLOCK>();
+                        for (number, (y, winner)) in blocks.iter_mut().zip(winner_blocks).enumerate() {
+                            largest(x, places, number * BLOCK, y, winner);
+                        }
+                        let first = self.windows.channels - rest.len();
+                        for (number, (y, winner)) in rest.iter_mut().zip(winner_rest).enumerate() {
+                            let (y, winner) = (std::array::from_mut(y), std::array::from_mut(winner));
+                            largest(x, places, first + number, y, winner);
                         }
                     },
                 );
@@ -79,17 +81,26 @@ impl Unary for MaxPool {
         let Some(winners) = self.winners.get() else {
             return dx;
         };
+        let channels = self.windows.channels;
         simd::dispatch(
             #[inline(always)]
             || {
-                self.each_place(
+                self.each_window(
                     #[inline(always)]
-                    |place| {
-                        let dy = &dy[place.result..][..self.windows.channels];
-                        let winners = &winners[place.result..][..self.windows.channels];
-                        let dx = &mut dx[place.image..][..self.windows.channels];
-                        for ((dx, winner), dy) in dx.iter_mut().zip(winners).zip(dy) {
-                            *dx += if *winner == place.number { *dy } else { T::zero() };
+                    |result, places| {
+                        let (dy, dy_rest) = dy[result..][..channels].as_chunks::<BLOCK>();
+                        let (winners, winner_rest) = winners[result..][..channels].as_chunks::<BLOCK>();
+                        for place in places {
+                            let (dx, dx_rest) = dx[place.image..][..channels].as_chunks_mut::<BLOCK>();
+                            for ((dx, dy), winner) in dx.iter_mut().zip(dy).zip(winners) {
+                                for channel in 0..BLOCK {
+                                    let won = winner[channel] == place.number;
+                                    dx[channel] += if won { dy[channel] } else { T::zero() };
+                                }
+                            }
+                            for ((dx, dy), winner) in dx_rest.iter_mut().zip(dy_rest).zip(winner_rest) {
+                                *dx += if *winner == place.number { *dy } else { T::zero() };
+                            }
                         }
                     },
                 );
@@ -99,10 +110,38 @@ impl Unary for MaxPool {
     }
 }
 
+/// Channels that are looked at together: as many as fill a vector.
+const BLOCK: usize = 16;
+
+/// The largest numbers of a window and the places that they came from, for some of the channels.
+#[inline(always)]
+fn largest<T: Element, const N: usize>(
+    x: &[T],
+    places: &[Place],
+    first_channel: usize,
+    y: &mut [T; N],
+    winner: &mut [u32; N],
+) {
+    let mut best = [T::from_f64(f64::NEG_INFINITY); N];
+    let mut from = [0; N];
+    for place in places {
+        let x = &x[place.image + first_channel..][..N];
+        for channel in 0..N {
+            let number = x[channel];
+            // The second half is true for NaN alone.
+            #[allow(clippy::eq_op)]
+            let wins = number > best[channel] || number != number;
+            best[channel] = if wins { number } else { best[channel] };
+            from[channel] = if wins { place.number } else { from[channel] };
+        }
+    }
+    *y = best;
+    *winner = from;
+}
+
 /// One place of one window, for all channels.
+#[derive(Clone, Copy)]
 struct Place {
-    /// Where the window's result starts.
-    result: usize,
     /// Where the pixel starts.
     image: usize,
     /// The place's number within its window.
@@ -110,15 +149,18 @@ struct Place {
 }
 
 impl MaxPool {
-    /// Visits every place of every window that lies inside of its image, in order.
+    /// Visits every window in order, with where its result starts and with those of its places
+    /// that lie inside of the image.
     #[inline(always)]
-    fn each_place(&self, mut act: impl FnMut(Place)) {
+    fn each_window(&self, mut act: impl FnMut(usize, &[Place])) {
         let windows = &self.windows;
         let size = windows.window.size;
         let mut result = 0;
+        let mut places = Vec::with_capacity(size * size);
         for image in 0..self.lanes * self.batch {
             for row in 0..windows.rows {
                 for column in 0..windows.columns {
+                    places.clear();
                     for inner_row in 0..size {
                         let Some(image_row) = windows.image_row(row, inner_row) else {
                             continue;
@@ -128,13 +170,11 @@ impl MaxPool {
                                 continue;
                             };
                             let pixel = (image * windows.height + image_row) * windows.width + image_column;
-                            act(Place {
-                                result,
-                                image: pixel * windows.channels,
-                                number: (inner_row * size + inner_column) as u32,
-                            });
+                            let number = (inner_row * size + inner_column) as u32;
+                            places.push(Place { image: pixel * windows.channels, number });
                         }
                     }
+                    act(result, &places);
                     result += windows.channels;
                 }
             }
