@@ -36,14 +36,14 @@ pub(crate) enum Layer {
         activation: Activation,
     },
     MaxPool(Window),
-    NormByBatch {
+    NormOverBatch {
         weight: Parameter,
         bias: Parameter,
         mean: Tensor,
         variance: Tensor,
         activation: Activation,
     },
-    NormByLayer {
+    NormOverImage {
         weight: Parameter,
         bias: Parameter,
         activation: Activation,
@@ -81,7 +81,7 @@ impl Layer {
                 activation,
             } => convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation),
             Self::MaxPool(window) => max_pool(x, *window),
-            Self::NormByBatch {
+            Self::NormOverBatch {
                 weight,
                 bias,
                 mean,
@@ -95,7 +95,7 @@ impl Layer {
                     Mode::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
                 }
             }
-            Self::NormByLayer {
+            Self::NormOverImage {
                 weight,
                 bias,
                 activation,

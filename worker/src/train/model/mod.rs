@@ -301,7 +301,7 @@ impl Stack<'_> {
             let variance = self
                 .builder
                 .buffer(format!("{name}.running_var"), channels, 1.0)?;
-            Layer::NormByBatch {
+            Layer::NormOverBatch {
                 weight,
                 bias,
                 mean,
@@ -309,7 +309,7 @@ impl Stack<'_> {
                 activation,
             }
         } else {
-            Layer::NormByLayer {
+            Layer::NormOverImage {
                 weight,
                 bias,
                 activation,
