@@ -20,6 +20,11 @@ pub struct Seeds {
 }
 
 impl Seeds {
+    /// The seeds of a run outside any search: those of the first trial of a search with this seed.
+    pub fn from_one(seed: u64) -> Self {
+        Self::derive(seed, 0, TrialId::new(0))
+    }
+
     /// The seeds of a trial, from its search's seed, its replicate and its number.
     pub fn derive(search: u64, replicate: u32, trial: TrialId) -> Self {
         let root = Stream::new(search);

@@ -10,10 +10,10 @@ use fittingroom_common::trial::Report;
 
 use crate::train::device::{DeviceChoice, DeviceError};
 use crate::train::hyper::{Group, SettingsError};
-use crate::train::rng::Seeds;
 use crate::train::save::{self, Record, SaveError};
 use crate::train::{Divergence, Outcome, Progress, Stop, Testing, TrainError, train};
 use crate::trainer::protocol::EpochMetrics;
+use fittingroom_common::trial::Seeds;
 
 /// Settings of `fittingroom-worker train`.
 #[derive(Clone, Debug, clap::Args)]

@@ -8,8 +8,8 @@ use fittingroom_common::view::Progress;
 use fittingroom_common::work::Work;
 use tempfile::TempDir;
 
-use crate::train::rng::Seeds;
 use crate::trainer::protocol::{Command, TrainCommand};
+use fittingroom_common::trial::Seeds;
 
 /// The files that an attempt works with.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) fn command(run: &str, work: &Work, files: &Files) -> Command {
             id: run.to_owned(),
             dataset: files.dataset.clone(),
             hyperparameters: hyperparameters.clone(),
-            seeds: Seeds { split: seeds.split, order: seeds.order, trial: seeds.trial },
+            seeds: *seeds,
             track_test: *track_test,
             model_file: files.model.clone(),
         }),

@@ -3,7 +3,7 @@
 
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value, ValueError};
 
-use super::rng::Seeds;
+use fittingroom_common::trial::Seeds;
 
 /// Trials that are trained at once as one model, one lane each. One lane is the ordinary case.
 #[derive(Clone, Debug, PartialEq)]

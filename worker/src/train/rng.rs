@@ -1,29 +1,9 @@
-//! The seeds of a trial, and the streams that training draws from.
+//! The streams that training draws from.
 //!
 //! Streams are named by what they are for, down to epoch, step and layer, so that training can be
 //! taken up again in the middle and draw what it would have drawn.
 
 use fittingroom_common::rng::Stream;
-use serde::{Deserialize, Serialize};
-
-/// The three seeds of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seeds {
-    /// Of the split into training and validation images; one for all trials of a search.
-    pub split: u64,
-    /// Of the order of the batches; one for all trials of a replicate.
-    pub order: u64,
-    /// Of initial weights and dropout.
-    pub trial: u64,
-}
-
-impl Seeds {
-    /// The seeds of a single run, from one number.
-    pub fn from_one(seed: u64) -> Self {
-        let of = |purpose| Stream::new(seed).named(purpose).seed();
-        Self { split: of("split"), order: of("order"), trial: of("trial") }
-    }
-}
 
 /// A place in training: what a step draws is named by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

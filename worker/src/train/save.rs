@@ -23,7 +23,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::data::Standardization;
 use super::hyper::{Group, SettingsError};
 use super::model::{ImageShape, Model, ModelError};
-use super::rng::Seeds;
+use fittingroom_common::trial::Seeds;
 
 const FORMAT: &str = "fittingroom-model-1";
 

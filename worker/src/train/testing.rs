@@ -6,7 +6,7 @@ use fittingroom_common::rng::Stream;
 use rand::Rng;
 
 use super::hyper::Group;
-use super::rng::Seeds;
+use fittingroom_common::trial::Seeds;
 
 /// Settings by name, as text.
 pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];

@@ -4,7 +4,7 @@ use super::hyper::Normalization;
 use super::testing::{Settings, dataset, group};
 use super::*;
 use crate::train::ops::testing::flat;
-use crate::train::rng::Seeds;
+use fittingroom_common::trial::Seeds;
 
 const QUICK: Settings<'_> = &[("hidden_sizes", "16"), ("batch_size", "16"), ("epochs", "2")];
 

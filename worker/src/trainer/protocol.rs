@@ -25,7 +25,7 @@ use fittingroom_common::hyperparameter::Hyperparameters;
 use fittingroom_common::trial::{FailureReason, Finite, Report, Score};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::train::rng::Seeds;
+use fittingroom_common::trial::Seeds;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;

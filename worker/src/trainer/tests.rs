@@ -9,8 +9,8 @@ use fittingroom_common::hyperparameter::Hyperparameters;
 use super::protocol::{DatasetFiles, TrainCommand};
 use super::*;
 use crate::train::device::DeviceChoice;
-use crate::train::rng::Seeds;
 use crate::train::testing::{dataset, hyperparameters};
+use fittingroom_common::trial::Seeds;
 
 /// Writes a dataset's four files.
 fn write(dataset: &Dataset, folder: &Path) -> DatasetFiles {

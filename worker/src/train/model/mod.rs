@@ -256,8 +256,9 @@ impl Stack<'_> {
 mod tests {
     use super::*;
     use crate::train::ops::cross_entropy::cross_entropy;
-    use crate::train::rng::{Moment, Seeds};
+    use crate::train::rng::Moment;
     use crate::train::testing::group;
+    use fittingroom_common::trial::Seeds;
 
     const IMAGES: ImageShape = ImageShape { height: 28, width: 28, classes: 10 };
 
