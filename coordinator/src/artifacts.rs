@@ -77,13 +77,21 @@ impl ArtifactStore {
         Ok(Self { store: Arc::new(store), collecting })
     }
 
-    /// A store at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
+    /// A store in a folder, or at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
     /// environment, by the names of the AWS tools (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
     pub fn at(url: &str, collecting: PathBuf) -> Result<Self, ArtifactError> {
         let wrong = |problem: String| ArtifactError::Address { url: url.to_owned(), problem };
+        if !url.contains("://") {
+            return Self::in_folder(Path::new(url), collecting);
+        }
         let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-        let options = std::env::vars()
-            .filter_map(|(name, value)| name.starts_with("AWS_").then(|| (name.to_ascii_lowercase(), value)));
+        if !matches!(parsed.scheme(), "s3" | "s3a") {
+            return Err(wrong(format!("{}:// is not supported", parsed.scheme())));
+        }
+        let options = std::env::vars_os().filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            name.starts_with("AWS_").then(|| (name.to_ascii_lowercase(), value))
+        });
         let (store, prefix) =
             object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(error.to_string()))?;
         std::fs::create_dir_all(&collecting)?;
@@ -97,6 +105,11 @@ impl ArtifactStore {
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// How many bytes an artifact has.
+    pub async fn size(&self, hash: ArtifactHash) -> Result<u64, ArtifactError> {
+        Ok(self.store.head(&place(hash)).await.map_err(|error| missing(error, hash))?.size)
     }
 
     /// Stores bytes.
@@ -222,7 +235,7 @@ mod tests {
     #[test]
     fn an_address_that_is_none_is_refused() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        for url in ["bucket", "gopher://bucket"] {
+        for url in ["gopher://bucket", "memory:///", "s3://"] {
             let refused = ArtifactStore::at(url, folder.path().to_owned());
             assert!(matches!(refused, Err(ArtifactError::Address { .. })), "{url}: {refused:?}");
         }

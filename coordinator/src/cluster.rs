@@ -12,10 +12,10 @@ use fittingroom_common::operator::Launch;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Report;
 use fittingroom_common::view::{LeaderboardView, Progress};
-use fittingroom_common::work::{Assignment, Directive, Held, Outcome, SearchAttempt};
+use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::artifacts::{ArtifactError, ArtifactStore};
 use crate::clock::Clock;
@@ -24,6 +24,9 @@ use crate::log::{EventLog, LogError};
 use crate::runner::{self, Refusal, SearchHandle, Surroundings};
 use crate::search::{Command, Search};
 use crate::workers::{WorkerError, Workers};
+
+/// How long a slot waits for one search's answer before it asks the next.
+const SEARCH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the coordinator did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -191,21 +194,41 @@ impl Cluster {
         searches.by_id.get(&id).cloned().ok_or(ClusterError::NoSuchSearchId(id))
     }
 
-    /// Creates a search and starts it.
-    pub async fn launch(&self, launch: Launch) -> Result<SearchHandle, ClusterError> {
-        let Launch { name, spec, dataset } = launch;
+    /// Creates a search and starts it, whether or not the caller stays to hear of it.
+    pub async fn launch(self: &Arc<Self>, launch: Launch) -> Result<SearchHandle, ClusterError> {
+        let cluster = Arc::clone(self);
+        let launched = tokio::spawn(async move { cluster.create(launch).await });
+        launched.await.unwrap_or(Err(ClusterError::Refused(Refusal::Stopping)))
+    }
+
+    async fn create(&self, launch: Launch) -> Result<SearchHandle, ClusterError> {
+        let Launch { name: wished, spec, dataset } = launch;
         let Some(dataset) = self.datasets.find(&dataset).await? else {
             return Err(ClusterError::NoSuchDataset { name: dataset });
         };
-        let name = name.unwrap_or_else(|| self.free_name(spec.method.name()));
-        let created = Created { name: name.clone(), spec, dataset, defaults: Hyperparameters::defaults() };
-        let event = Event { at: self.now(), fact: Fact::SearchCreated(Box::new(created.clone())) };
-        let id = self.surroundings.log.create(name.clone(), event.clone()).await?;
-        crate::chronicle::tell(&name, &event);
-        let search = Search::new(id, created, event.at, self.leases.length);
-        let handle = runner::start(search, self.surroundings.clone());
-        self.searches.write().unwrap_or_else(PoisonError::into_inner).insert(handle.clone());
-        Ok(handle)
+        loop {
+            let name = wished.clone().unwrap_or_else(|| self.free_name(spec.method.name()));
+            let created = Created {
+                name: name.clone(),
+                spec: spec.clone(),
+                dataset: dataset.clone(),
+                defaults: Hyperparameters::defaults(),
+            };
+            let event = Event { at: self.now(), fact: Fact::SearchCreated(Box::new(created.clone())) };
+            let id = match self.surroundings.log.create(name.clone(), event.clone()).await {
+                // Another launch took the name that was free a moment ago.
+                Err(LogError::NameTaken { .. }) if wished.is_none() => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                created => created?,
+            };
+            crate::chronicle::tell(&name, &event);
+            let search = Search::new(id, created, event.at, self.leases.length);
+            let handle = runner::start(search, self.surroundings.clone());
+            self.searches.write().unwrap_or_else(PoisonError::into_inner).insert(handle.clone());
+            return Ok(handle);
+        }
     }
 
     fn free_name(&self, stem: &str) -> Name {
@@ -235,21 +258,9 @@ impl Cluster {
             work.mark_unchanged();
             let mut open: Vec<SearchHandle> = self.searches();
             open.retain(|search| !search.pulse().borrow().state.has_ended());
-            open.sort_by_key(|search| (search.pulse().borrow().leases, search.id()));
-            // A slot that asks for work holds none, whatever a search may think: the answer was lost.
-            for search in &open {
-                let held = search.query(move |search| search.assignment(worker, slot)).await?;
-                if held.is_some() {
-                    return Ok(held);
-                }
-            }
-            for search in open.iter().filter(|search| search.pulse().borrow().has_work) {
-                let command = Command::Lease { holder: holder.clone() };
-                if let Some(assignment) =
-                    search.command(command, move |it| it.assignment(worker, slot)).await?
-                {
-                    return Ok(Some(assignment));
-                }
+            open.sort_by_cached_key(|search| (search.pulse().borrow().leases, search.id()));
+            if let Some(assignment) = self.offer(&open, &holder).await? {
+                return Ok(Some(assignment));
             }
             tokio::select! {
                 changed = work.changed() => if changed.is_err() { return Ok(None) },
@@ -257,6 +268,35 @@ impl Cluster {
                 () = self.shutdown().cancelled() => return Ok(None),
             }
         }
+    }
+
+    /// What the first of these searches that has work gives to a slot. A search that does not answer
+    /// in time is passed over, so that it holds up no other; what it gave is given again when the slot asks again.
+    async fn offer(
+        &self,
+        open: &[SearchHandle],
+        holder: &Holder,
+    ) -> Result<Option<Assignment>, ClusterError> {
+        let (worker, slot) = (holder.worker, holder.slot);
+        // A slot that asks for work holds none, whatever a search may think: the answer was lost.
+        for search in open.iter().filter(|search| search.pulse().borrow().leases > 0) {
+            let held = search.query(move |search| search.assignment(worker, slot));
+            if let Ok(Ok(Some(assignment))) = tokio::time::timeout(SEARCH_PATIENCE, held).await {
+                return Ok(Some(assignment));
+            }
+        }
+        let mut refusal = None;
+        for search in open.iter().filter(|search| search.pulse().borrow().has_work) {
+            let command = Command::Lease { holder: holder.clone() };
+            let leased = search.command(command, move |it| it.assignment(worker, slot));
+            match tokio::time::timeout(SEARCH_PATIENCE, leased).await {
+                Ok(Ok(Some(assignment))) => return Ok(Some(assignment)),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => refusal = Some(error),
+                Err(_) => warn!(search = %search.name(), "a search does not answer"),
+            }
+        }
+        refusal.map_or(Ok(None), |refusal| Err(refusal.into()))
     }
 
     /// Renews what a worker says it holds, and says what to do with each.
@@ -273,15 +313,18 @@ impl Cluster {
             by_search.entry(it.id.search).or_default().push((index, it.id.attempt, it.progress));
         }
         let mut directives = vec![Directive::Drop; held.len()];
-        for (search, attempts) in by_search {
-            let Ok(handle) = self.find_id(search) else {
-                continue;
-            };
+        let renewed = by_search.into_iter().map(async |(search, attempts)| {
+            let Ok(handle) = self.find_id(search) else { return (attempts, None) };
             let renewals = attempts.iter().map(|(_, attempt, progress)| (*attempt, *progress)).collect();
-            let holds = handle.renew(worker, renewals).await?;
-            for ((index, ..), holds) in attempts.iter().zip(holds) {
+            let renewed = tokio::time::timeout(self.leases.heartbeat, handle.renew(worker, renewals)).await;
+            // A search that does not answer now is no reason to drop its work.
+            let holds = renewed.ok().and_then(Result::ok).unwrap_or_else(|| vec![true; attempts.len()]);
+            (attempts, Some(holds))
+        });
+        for (attempts, holds) in futures_util::future::join_all(renewed).await {
+            for ((index, ..), holds) in attempts.into_iter().zip(holds.into_iter().flatten()) {
                 if holds {
-                    directives[*index] = Directive::Continue;
+                    directives[index] = Directive::Continue;
                 }
             }
         }

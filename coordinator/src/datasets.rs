@@ -13,6 +13,8 @@ use crate::log::{EventLog, LogError};
 
 /// The longest silence of a download.
 const DOWNLOAD_PATIENCE: Duration = Duration::from_secs(30);
+/// The largest dataset that is taken, in bytes: its files are held in memory while they are checked.
+const MAX_DATASET_BYTES: u64 = 2 << 30;
 /// The largest archive that a publisher may send, in bytes.
 const MAX_ARCHIVE_BYTES: usize = 256 << 20;
 
@@ -52,6 +54,14 @@ pub enum ObtainError {
     /// The log did not keep it.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The files are larger than is taken.
+    #[error("dataset {name} has {total} bytes; {MAX_DATASET_BYTES} are taken at most")]
+    TooLarge {
+        /// The dataset.
+        name: Name,
+        /// The size of its files together.
+        total: u64,
+    },
     /// A task of ours ended early.
     #[error("the coordinator is stopping")]
     Stopping,
@@ -161,6 +171,13 @@ impl Datasets {
 
     /// Gives a name to four uploaded files, if they make a dataset.
     pub async fn add(&self, name: Name, files: [ArtifactHash; 4]) -> Result<Manifest, ObtainError> {
+        let mut total = 0_u64;
+        for hash in files {
+            total = total.saturating_add(self.artifacts.size(hash).await?);
+        }
+        if total > MAX_DATASET_BYTES {
+            return Err(ObtainError::TooLarge { name, total });
+        }
         let mut bytes = Vec::with_capacity(4);
         for hash in files {
             bytes.push(self.artifacts.get(hash).await?.to_vec());
@@ -213,7 +230,8 @@ async fn download(known: &KnownDataset, progress: &mpsc::Sender<String>) -> Resu
         .build()
         .map_err(|error| error.to_string())?;
     let mut files = Vec::with_capacity(4);
-    for role in FileRole::ALL {
+    for (role, file) in FileRole::ALL.into_iter().zip(&known.files) {
+        let most = file.bytes;
         let url = format!("{}{role}.gz", known.url);
         let failed = |error: reqwest::Error| format!("{url} does not answer: {}", root_cause(&error));
         let mut answer =
@@ -227,9 +245,9 @@ async fn download(known: &KnownDataset, progress: &mpsc::Sender<String>) -> Resu
         }
         // Whoever listens may have gone; the dataset is wanted all the same.
         let _ = progress.send(format!("dataset {}: {role}.gz, {} bytes", known.name, packed.len())).await;
-        let unpacked = tokio::task::spawn_blocking(move || dataset::unpack(&packed)).await;
+        let unpacked = tokio::task::spawn_blocking(move || dataset::unpack(&packed, most)).await;
         let unpacked = unpacked.map_err(|error| error.to_string())?;
-        files.push(unpacked.map_err(|error| format!("{url} is not a gzip archive: {error}"))?);
+        files.push(unpacked.map_err(|error| format!("{url} cannot be unpacked: {error}"))?);
     }
     <[Vec<u8>; 4]>::try_from(files).map_err(|_| "a file is missing".to_owned())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fittingroom_common::event::Event;
 use fittingroom_common::id::{Attempt, Name, SearchId, WorkerId};
+use fittingroom_common::time::Timestamp;
 use fittingroom_common::view::{Progress, SearchState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -150,6 +151,8 @@ struct Runner {
     search: Search,
     surroundings: Surroundings,
     pulse: watch::Sender<Pulse>,
+    /// When the mailbox was last looked into.
+    looked: Timestamp,
 }
 
 /// Starts the task that owns this search.
@@ -157,7 +160,8 @@ pub fn start(search: Search, surroundings: Surroundings) -> SearchHandle {
     let (mailbox, envelopes) = mpsc::channel(MAILBOX);
     let (pulse, seen) = watch::channel(pulse_of(&search, 0));
     let handle = SearchHandle { id: search.id(), name: search.created().name.clone(), mailbox, pulse: seen };
-    let runner = Runner { search, surroundings, pulse };
+    let looked = surroundings.clock.now();
+    let runner = Runner { search, surroundings, pulse, looked };
     tokio::spawn(runner.run(envelopes));
     handle
 }
@@ -186,28 +190,30 @@ impl Runner {
     /// Takes a batch: decides all, appends once, answers all.
     async fn take(&mut self, batch: Vec<Envelope>) {
         let now = self.surroundings.clock.now();
+        if now.since(self.looked) > self.surroundings.lease / 2 {
+            // It was this process that was silent, stopped or waiting for the disk: the heartbeats
+            // of that time are still to be read.
+            self.search.grant_grace(now);
+        }
+        self.looked = now;
         let expected_version = self.search.version();
         let mut events = Vec::new();
-        let mut deliveries = Vec::new();
-        let mut queries = Vec::new();
-        let mut was_renewed = false;
+        let (mut deliveries, mut renewals, mut queries) = (Vec::new(), Vec::new(), Vec::new());
+        let mut has_new_work = false;
         for envelope in batch {
             match envelope {
                 Envelope::Command { command, deliver } => {
+                    let had_work = self.search.has_work();
                     let decided = self.search.handle(command, now).map(|new| events.extend(new));
+                    has_new_work |= !had_work && self.search.has_work();
                     deliveries.push(deliver(&self.search, decided.map_err(Refusal::from)));
                 }
-                Envelope::Renew { worker, held, answer } => {
-                    let renew = |(attempt, progress)| self.search.renew(attempt, worker, progress, now);
-                    // The worker may have gone.
-                    let _ = answer.send(held.into_iter().map(renew).collect());
-                    was_renewed = true;
-                }
-                // Asked of what is durable: after the append.
+                // What a heartbeat or a query is answered must be durable: after the append.
+                Envelope::Renew { worker, held, answer } => renewals.push((worker, held, answer)),
                 Envelope::Query(query) => queries.push(query),
             }
         }
-        let changed = was_renewed || !events.is_empty();
+        let changed = !renewals.is_empty() || !events.is_empty();
         let durable = self.append(expected_version, events).await;
         for deliver in deliveries {
             deliver(durable.clone().map_err(Refusal::from));
@@ -215,11 +221,19 @@ impl Runner {
         if durable.is_err() {
             self.reload().await;
         }
+        for (worker, held, answer) in renewals {
+            let renew = |(attempt, progress)| self.search.renew(attempt, worker, progress, now);
+            // The worker may have gone.
+            let _ = answer.send(held.into_iter().map(renew).collect());
+        }
         for query in queries {
             query(&self.search);
         }
         if changed {
             self.publish();
+        }
+        if has_new_work {
+            self.surroundings.work.send_modify(|count| *count += 1);
         }
     }
 
@@ -268,9 +282,6 @@ impl Runner {
         let before = *self.pulse.borrow();
         let after = pulse_of(&self.search, before.changes + 1);
         self.pulse.send_replace(after);
-        if after.has_work && !before.has_work {
-            self.surroundings.work.send_modify(|count| *count += 1);
-        }
     }
 }
 

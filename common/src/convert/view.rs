@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{DecodeError, required};
 use crate::id::{ArtifactHash, AttemptNumber, Name, SlotNumber, TrialId, WorkerId};
 use crate::proto as pb;
+use crate::space::MAX_TRIALS;
 use crate::time::Timestamp;
 use crate::trial::{Failure, Report, Score};
 use crate::view::{
@@ -127,7 +128,7 @@ impl TryFrom<pb::SearchSummary> for SearchSummary {
                 });
             }
         }
-        if it.trial_count > u64::MAX / 8 {
+        if it.trial_count > MAX_TRIALS {
             return Err(DecodeError::Outside {
                 field: "search.trial_count",
                 value: it.trial_count.to_string(),

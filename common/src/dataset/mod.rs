@@ -256,7 +256,8 @@ pub fn read_folder(folder: &Path) -> Result<[Vec<u8>; 4], DatasetError> {
         } else {
             return Err(DatasetError::Missing { folder: folder.to_owned(), role });
         };
-        let bytes = std::fs::read(&path).and_then(|bytes| if is_packed { unpack(&bytes) } else { Ok(bytes) });
+        let bytes = std::fs::read(&path)
+            .and_then(|bytes| if is_packed { unpack(&bytes, MAX_FILE_BYTES) } else { Ok(bytes) });
         bytes.map_err(|source| DatasetError::Read { path, source })
     };
     let [a, b, c, d] = FileRole::ALL;
@@ -266,13 +267,14 @@ pub fn read_folder(folder: &Path) -> Result<[Vec<u8>; 4], DatasetError> {
 /// The largest file of a dataset, unpacked, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 30;
 
-/// Unpacks a gzip archive, up to [`MAX_FILE_BYTES`].
-pub fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+/// Unpacks a gzip archive that holds at most so many bytes.
+pub fn unpack(packed: &[u8], most: u64) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(packed).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "more than 4 GiB when unpacked"));
+    flate2::read::MultiGzDecoder::new(packed).take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let problem = format!("more than {most} bytes when unpacked");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem));
     }
     Ok(bytes)
 }

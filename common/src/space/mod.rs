@@ -39,6 +39,9 @@ pub const MAX_GRID: u64 = 1_000_000;
 /// The most values that a list may have.
 pub const MAX_VALUES: usize = 1_000;
 
+/// The most trials that a search may have.
+pub const MAX_TRIALS: u64 = 1_000_000_000;
+
 /// The largest search file, in bytes.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 

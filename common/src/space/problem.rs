@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::hyperparameter::{Domain, Value, ValueError};
 
-use super::{MAX_GRID, MAX_VALUES, Method};
+use super::{MAX_GRID, MAX_TRIALS, MAX_VALUES, Method};
 
 /// A rule that a search breaks, and where.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -192,6 +192,12 @@ pub enum Problem {
         /// How many trials it would have.
         trials: u128,
     },
+    /// A search would have more trials than any can.
+    #[error("a search may have {MAX_TRIALS} trials, not {run_cap}")]
+    TooManyTrials {
+        /// How many it asks for.
+        run_cap: u64,
+    },
     /// Conditions make too many different combinations.
     #[error("the conditions (`when`) make too many different combinations")]
     TooManyConditions,
@@ -261,6 +267,7 @@ impl Problem {
                 "list `values`, use a q_ distribution that draws multiples of `q`, or use `method: random`"
             }
             Self::GridTooLarge { .. } => "list fewer values, or use `method: random` with a `run_cap`",
+            Self::TooManyTrials { .. } => "give a smaller `run_cap`; launch another search when it is done",
             Self::NoRunCap => "add, say, `run_cap: 50`",
             Self::NoParameters => {
                 "add `parameters:` with at least one hyperparameter, or a list of `points:`"

@@ -6,7 +6,7 @@ use crate::hyperparameter::{Bound, Domain, Hyperparameters, Parameter, Value, Va
 
 use super::distribution::multiple;
 use super::{
-    Bell, Dimension, Distribution, Grid, MAX_GRID, MAX_VALUES, Method, Multiples, Path, Problem,
+    Bell, Dimension, Distribution, Grid, MAX_GRID, MAX_TRIALS, MAX_VALUES, Method, Multiples, Path, Problem,
     SearchFields, Space, SpecError, Step,
 };
 
@@ -25,6 +25,9 @@ pub(super) fn trial_count(fields: &SearchFields) -> Result<u64, SpecError> {
         if is_zero {
             return Err(wrong([key.into()], Problem::Zero));
         }
+    }
+    if let Some(run_cap) = fields.run_cap.filter(|run_cap| *run_cap > MAX_TRIALS) {
+        return Err(wrong(["run_cap".into()], Problem::TooManyTrials { run_cap }));
     }
     for (position, dimension) in fields.space.dimensions.iter().enumerate() {
         check_dimension(&fields.space, position, dimension)?;

@@ -22,6 +22,9 @@ use tonic::{Code, Status, Streaming};
 use super::error::CliError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer that is read, in bytes: a trial may have 100,000 epochs.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
 /// How long a call may take until its answer begins.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -104,7 +107,8 @@ impl Client {
     /// Connects to the coordinator, or says that it is not there.
     pub(crate) async fn connect(url: &CoordinatorUrl) -> Result<Self, CliError> {
         let endpoint = endpoint(url).timeout(ANSWER_TIMEOUT);
-        Ok(Self { url: url.clone(), operator: OperatorServiceClient::new(open(url, &endpoint).await?) })
+        let operator = OperatorServiceClient::new(open(url, &endpoint).await?);
+        Ok(Self { url: url.clone(), operator: operator.max_decoding_message_size(MAX_ANSWER_BYTES) })
     }
 
     /// A second connection for artifacts, whose transfers may take any time and stall nothing.

@@ -264,25 +264,40 @@ type Told = Box<dyn FnOnce(Result<(), LogError>)>;
 /// Writes a batch in one transaction. What conflicts is refused alone; what fails on the disk fails all.
 fn commit(connection: &mut Connection, batch: Vec<Write>) {
     let mut told: Vec<Told> = Vec::with_capacity(batch.len());
+    let mut writes = batch.into_iter();
     let outcome = (|| {
         let mut transaction =
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        for write in batch {
+        for write in writes.by_ref() {
             told.push(perform(&mut transaction, write));
+            // A full disk makes SQLite give up the whole transaction. What came after would be
+            // written outside of it.
+            if transaction.is_autocommit() {
+                return Err(LogError::DiskFull);
+            }
         }
-        transaction.commit()
+        Ok(transaction.commit()?)
     })();
-    match outcome {
-        Ok(()) => told.into_iter().for_each(|tell| tell(Ok(()))),
-        Err(error) => {
-            tracing::error!(%error, "commit failed");
-            let problem = error.to_string();
-            let is_full = matches!(LogError::from(error), LogError::DiskFull);
-            let failure = || {
-                if is_full { LogError::DiskFull } else { LogError::Commit(problem.clone()) }
-            };
-            told.into_iter().for_each(|tell| tell(Err(failure())));
-        }
+    let Err(error) = outcome else {
+        told.into_iter().for_each(|tell| tell(Ok(())));
+        return;
+    };
+    tracing::error!(%error, "nothing of a batch is durable");
+    let problem = error.to_string();
+    let failure = || match error {
+        LogError::DiskFull => LogError::DiskFull,
+        _ => LogError::Commit(problem.clone()),
+    };
+    told.into_iter().for_each(|tell| tell(Err(failure())));
+    writes.for_each(|write| refuse(write, failure()));
+}
+
+/// Answers a request that was not even tried.
+fn refuse(write: Write, error: LogError) {
+    // The sender may have gone; then nobody needs to know.
+    match write {
+        Write::Create { answer, .. } => drop(answer.send(Err(error))),
+        Write::Append { answer, .. } | Write::PutDataset { answer, .. } => drop(answer.send(Err(error))),
     }
 }
 

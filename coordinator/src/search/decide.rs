@@ -45,9 +45,9 @@ impl Search {
     /// Whether every trial that will ever run has ended, and only the final evaluation can be left.
     fn is_trained_out(&self) -> bool {
         let drawn = match self.state {
-            State::Running => !self.has_undrawn(),
+            State::Running | State::Paused => !self.has_undrawn(),
             State::Stopping { .. } => true,
-            State::Paused | State::Complete { .. } | State::Cancelled { .. } | State::Failed { .. } => false,
+            State::Complete { .. } | State::Cancelled { .. } | State::Failed { .. } => false,
         };
         drawn && self.waiting.is_empty() && self.leased.is_empty()
     }
@@ -75,12 +75,13 @@ impl Search {
     pub fn has_work(&self) -> bool {
         match self.state {
             State::Running if !self.waiting.is_empty() || self.has_undrawn() => true,
-            State::Running | State::Stopping { .. } => {
+            // An evaluation is no new trial, so a paused search may end.
+            State::Running | State::Paused | State::Stopping { .. } => {
                 self.is_trained_out()
                     && matches!(self.evaluation, Evaluation::Idle { .. })
                     && self.awaits_evaluation().is_some()
             }
-            State::Paused | State::Complete { .. } | State::Cancelled { .. } | State::Failed { .. } => false,
+            State::Complete { .. } | State::Cancelled { .. } | State::Failed { .. } => false,
         }
     }
 

@@ -349,6 +349,20 @@ fn pausing_holds_new_trials_and_lets_running_ones_go_on() {
 }
 
 #[test]
+fn a_search_whose_last_trials_end_while_it_is_paused_ends_too() {
+    let mut bench = Bench::new("");
+    bench.train(1, 0.5);
+    bench.train(1, 0.6);
+    let last = bench.lease(1).expect("work").id.attempt;
+    bench.give(Command::Pause).expect("accepted");
+    bench.report(1, last, 1, 0.1).expect("accepted");
+    bench.report(1, last, 2, 0.1).expect("accepted");
+    bench.complete(1, last, Outcome::Trained { model: None }).expect("accepted");
+    bench.evaluate(1, 0.6);
+    assert_eq!(bench.search.state(), SearchState::Complete);
+}
+
+#[test]
 fn stopping_lets_running_trials_finish_and_cancelling_does_not() {
     let mut stopped = Bench::new("");
     let crashed = stopped.lease(1).expect("work").id.attempt;

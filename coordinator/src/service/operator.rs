@@ -6,7 +6,7 @@ use std::time::Duration;
 use fittingroom_common::id::{Name, TrialId};
 use fittingroom_common::operator::{Action, AddDataset, FetchStep, Launch};
 use fittingroom_common::proto as pb;
-use fittingroom_common::view::{EpochRow, TrialHistory, TrialRow};
+use fittingroom_common::view::{EpochRow, TrialHistory, TrialRow, TrialState};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -151,13 +151,19 @@ impl pb::operator_service_server::OperatorService for Operator {
         let request = request.into_inner();
         let search = self.find(&request.name)?;
         let trial = TrialId::new(request.trial);
-        let known = search.query(move |search| Some((search.row(trial)?, search.origin(trial)?))).await;
-        let Some((row, (replicate, seeds))) = known.map_err(|error| of_refusal(&error))? else {
+        let known = search
+            .query(move |search| Some((search.row(trial)?, search.origin(trial)?, search.summary().ended)))
+            .await;
+        let Some((row, (replicate, seeds), search_ended)) = known.map_err(|error| of_refusal(&error))? else {
             let name = search.name();
             return Err(Status::not_found(format!("search {name} has no trial {trial} (yet)")));
         };
         let events = self.cluster.log().events_of_trial(search.id(), trial).await;
-        let attempts = history::attempts(&events.map_err(|error| of_log(&error))?);
+        let mut attempts = history::attempts(&events.map_err(|error| of_log(&error))?);
+        if let Some(last) = attempts.last_mut().filter(|_| row.state == TrialState::Cancelled) {
+            // What runs when a search is cancelled ends with it.
+            last.ended = last.ended.or(search_ended);
+        }
         Ok(Response::new(TrialHistory { row, seeds, replicate, attempts }.into()))
     }
 

@@ -81,7 +81,7 @@ pub(super) fn of_obtain(error: &ObtainError) -> Status {
     match error {
         ObtainError::Unknown { .. } => Status::not_found(message),
         ObtainError::Nowhere { .. } => Status::failed_precondition(message),
-        ObtainError::Dataset(_) => Status::invalid_argument(message),
+        ObtainError::Dataset(_) | ObtainError::TooLarge { .. } => Status::invalid_argument(message),
         ObtainError::Artifact(error) => of_artifact(error),
         ObtainError::Log(error) => of_log(error),
         ObtainError::Stopping => Status::unavailable(message),

@@ -123,10 +123,19 @@ impl Cache {
         }
         let mut backoff = self.timing.backoff();
         let mut tries = 0;
+        let mut is_disk_known = false;
         loop {
             match self.download(hash, path).await {
                 Ok(()) => return Ok(()),
                 Err(DownloadError::Transient) => tokio::time::sleep(backoff.next()).await,
+                // It is this machine's trouble, not the trial's: people may free some space.
+                Err(DownloadError::Permanent(error @ CacheError::Disk { .. })) => {
+                    if !is_disk_known {
+                        warn!(%error, "the cache cannot be written; trying until it can");
+                    }
+                    is_disk_known = true;
+                    tokio::time::sleep(backoff.next()).await;
+                }
                 Err(DownloadError::Permanent(error)) => {
                     tries += 1;
                     if tries == MAX_TRIES || !matches!(error, CacheError::Corrupt { .. }) {

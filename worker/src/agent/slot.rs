@@ -23,6 +23,8 @@ pub(crate) async fn run(shared: Arc<Shared>, slot: SlotNumber, mut seat: Seat) -
 
 async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), AgentError> {
     let drain = &shared.ending.drain;
+    // A worker that cannot train, its disk full say, must not fail one trial after another.
+    let mut setback = shared.timing.backoff();
     loop {
         let leased = tokio::select! {
             biased;
@@ -39,18 +41,30 @@ async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), 
                 let span =
                     info_span!("attempt", search = %assignment.search_name, attempt = %assignment.id.attempt);
                 let run = Run { shared, seat, hold: &hold };
-                async {
+                let has_failed = async {
                     info!("attempt taken");
                     match run.run(&assignment).await? {
-                        End::Complete(outcome) => complete(shared, &hold, &outcome).await,
+                        End::Complete(outcome) => {
+                            complete(shared, &hold, &outcome).await?;
+                            Ok(is_setback(&outcome))
+                        }
                         End::Drop => {
                             info!("attempt dropped");
-                            Ok(())
+                            Ok::<_, AgentError>(false)
                         }
                     }
                 }
                 .instrument(span)
                 .await?;
+                drop(hold);
+                if has_failed {
+                    tokio::select! {
+                        () = drain.cancelled() => {}
+                        () = tokio::time::sleep(setback.next()) => {}
+                    }
+                } else {
+                    setback.reset();
+                }
             }
             Ok(Leased::Unreadable { id, error }) => {
                 error!(%error, "the coordinator's assignment cannot be read");
@@ -69,6 +83,11 @@ async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), 
             }
         }
     }
+}
+
+/// Whether an outcome may be this worker's fault.
+fn is_setback(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(failure) if failure.reason != FailureReason::Diverged)
 }
 
 /// Tells an outcome; the attempt is held until that is done.

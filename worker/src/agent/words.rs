@@ -9,7 +9,6 @@ use fittingroom_common::work::Work;
 use tempfile::TempDir;
 
 use crate::trainer::protocol::{Command, TrainCommand};
-use fittingroom_common::trial::Seeds;
 
 /// The files that an attempt works with.
 #[derive(Debug)]
