@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_search_file_that_is_not_there_is_named() {
         let error = read(Path::new("missing/search.yaml")).expect_err("not there");
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("missing/search.yaml"), "{error}");
     }
 

@@ -14,7 +14,8 @@ pub(crate) struct Estimate {
 }
 
 /// Expects of the trials to come what those that ended took, on as many slots as work on this
-/// search now. `None` while there is nothing to go by.
+/// search now, and of a running trial that its epochs go on as they went. `None` while there is
+/// nothing to go by.
 pub(crate) fn estimate(view: &LeaderboardView) -> Option<Estimate> {
     let search = &view.search;
     match search.state {
@@ -31,13 +32,24 @@ pub(crate) fn estimate(view: &LeaderboardView) -> Option<Estimate> {
     }
     let each = search.attempt_time.as_secs_f64() / search.attempts_ended as f64;
     let unfinished = search.trial_count.saturating_sub(search.counts.ended()) as f64;
-    let done: f64 = view.running.iter().map(share_done).sum();
-    let left = each * (unfinished - done).max(0.0) / at_once;
+    let running: Vec<f64> = view.running.iter().map(|row| seconds_left(row, each)).collect();
+    let to_come = each * (unfinished - running.len() as f64).max(0.0);
+    let evenly_shared = (running.iter().sum::<f64>() + to_come) / at_once;
+    // However many slots there are, the slowest of what runs is to be waited for.
+    let left = running.into_iter().fold(evenly_shared, f64::max);
     let trials_per_minute = 60.0 * at_once / each;
     Some(Estimate {
         trials_per_minute: trials_per_minute.is_finite().then_some(trials_per_minute)?,
         left: Duration::try_from_secs_f64(left).ok()?,
     })
+}
+
+/// How long a running trial still takes: by its own epochs if it has finished any, else by what others took.
+fn seconds_left(row: &TrialRow, each: f64) -> f64 {
+    let whole = row.report.map_or(each, |report| {
+        report.seconds / f64::from(report.epoch.max(1)) * f64::from(row.epochs.max(report.epoch))
+    });
+    whole * (1.0 - share_done(row))
 }
 
 /// How much of a running trial is done, from 0 to 1.
@@ -58,10 +70,21 @@ mod tests {
 
     #[test]
     fn the_time_left_is_the_work_left_over_the_slots_at_work() {
-        // 3 attempts took 180 s, so 60 s each; 37 trials are not ended, one of them is 35 % done.
+        // 3 attempts took 180 s, so 60 s each; 36 trials are to come. One runs, 35 % done, 72.5 s in all.
         let estimate = estimate(&view()).expect("enough is known");
         assert_eq!(estimate.trials_per_minute, 1.0);
-        assert_eq!(estimate.left, Duration::from_secs_f64(60.0 * (37.0 - 0.35)));
+        assert_eq!(estimate.left, Duration::from_secs_f64(60.0 * 36.0 + 72.5 * 0.65));
+    }
+
+    #[test]
+    fn a_slow_trial_at_the_end_is_waited_for() {
+        let mut view = view();
+        view.search.trial_count = view.search.counts.ended() + 2;
+        let fast = TrialRow { report: None, progress: None, ..running(4) };
+        view.running = vec![running(2), fast];
+        view.search.attempt_time = Duration::from_secs(3);
+        let estimate = estimate(&view).expect("enough is known");
+        assert_eq!(estimate.left, Duration::from_secs_f64(72.5 * 0.65));
     }
 
     #[test]

@@ -327,7 +327,7 @@ mod tests {
             [
                 "quickstart  RUNNING  random on fashion-mnist, ranked by validation_accuracy            1 worker, 2 slots",
                 "████████▊                                 3 of 40 trials ended",
-                "3 of 40 trials ended (2 complete, 1 failed), 1 running; 1.0 trials/min, about 36m 39s left",
+                "3 of 40 trials ended (2 complete, 1 failed), 1 running; 1.0 trials/min, about 36m 47s left",
                 "best: trial 3 with accuracy 91.23 %, loss 0.3456",
                 "trial  running on  epoch  progress            accuracy    loss  optimizer  learning_rate",
                 "    2  node-1/0     4/10  ████▎░░░░░░░  35 %   85.00 %  0.3456  sgd        0.001",
