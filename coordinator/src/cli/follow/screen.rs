@@ -157,7 +157,8 @@ fn draw_gauge(frame: &mut Frame, area: Rect, view: &LeaderboardView) {
         .gauge_style(Style::new().fg(Color::Green).bg(Color::DarkGray))
         .use_unicode(true)
         .ratio(done.clamp(0.0, 1.0))
-        .label(format!("{ended} of {} ended", text::plural(total, "trial")));
+        // The numbers stand in the line below, where they can be read on any colour.
+        .label("");
     frame.render_widget(gauge, area);
 }
 
@@ -326,7 +327,7 @@ mod tests {
             drawn(&showing(view()), 104, 16),
             [
                 "quickstart  RUNNING  random on fashion-mnist, ranked by validation_accuracy            1 worker, 2 slots",
-                "████████▊                                 3 of 40 trials ended",
+                "████████▊",
                 "3 of 40 trials ended (2 complete, 1 failed), 1 running; 1.0 trials/min, about 36m 47s left",
                 "best: trial 3 with accuracy 91.23 %, loss 0.3456",
                 "trial  running on  epoch  progress            accuracy    loss  optimizer  learning_rate",
