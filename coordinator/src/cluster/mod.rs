@@ -1,5 +1,7 @@
 //! All searches and workers of one coordinator: what the services call.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use fittingroom_common::event::{Created, Event, Fact};
 use fittingroom_common::hyperparameter::Hyperparameters;
-use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId, SlotNumber, WorkerId};
+use fittingroom_common::id::{Attempt, Name, SearchId, SlotNumber, WorkerId};
 use fittingroom_common::operator::Launch;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Report;
@@ -17,62 +19,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::artifacts::{ArtifactError, ArtifactStore};
+pub use error::ClusterError;
+
+use crate::artifacts::ArtifactStore;
 use crate::clock::Clock;
 use crate::datasets::Datasets;
 use crate::log::{EventLog, LogError};
 use crate::runner::{self, Refusal, SearchHandle, Surroundings};
 use crate::search::{Command, Search};
-use crate::workers::{WorkerError, Workers};
+use crate::workers::Workers;
 
 /// How long a slot waits for one search's answer before it asks the next.
 const SEARCH_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Why the coordinator did not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// No search has the name.
-    #[error("there is no search named {name}; `fittingroom list` shows those that there are")]
-    NoSuchSearch {
-        /// The name.
-        name: Name,
-    },
-    /// No search has the number.
-    #[error("there is no search {0}")]
-    NoSuchSearchId(SearchId),
-    /// The dataset is not held.
-    #[error(
-        "the coordinator does not hold the dataset {name}; fetch it with `fittingroom dataset fetch {name}`"
-    )]
-    NoSuchDataset {
-        /// The dataset.
-        name: Name,
-    },
-    /// A model was named that was not uploaded.
-    #[error("there is no artifact {hash}: upload the model before completing the trial")]
-    NoSuchModel {
-        /// The hash that was named.
-        hash: ArtifactHash,
-    },
-    /// The search refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The worker is not one.
-    #[error(transparent)]
-    Worker(#[from] WorkerError),
-    /// The log failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The artifact store failed.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// A stored search does not begin with its creation.
-    #[error("the log of search {name} does not begin with its creation: the log is damaged")]
-    Damaged {
-        /// The search.
-        name: Name,
-    },
-}
 
 /// How a coordinator keeps its leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
