@@ -26,8 +26,8 @@ pub(crate) struct ServeArgs {
     /// Where workers and commands find the coordinator
     #[arg(long, value_name = "ADDRESS", env = "FITTINGROOM_LISTEN", default_value = "127.0.0.1:7733")]
     listen: SocketAddr,
-    /// Where artifacts are kept, instead of in the data folder: s3://BUCKET/PREFIX
-    #[arg(long, value_name = "URL", env = "FITTINGROOM_ARTIFACTS")]
+    /// Where artifacts are kept, instead of in the data folder: another folder, or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE", env = "FITTINGROOM_ARTIFACTS")]
     artifacts: Option<String>,
     /// How long a silent worker keeps its trials
     #[arg(
