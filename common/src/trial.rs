@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::id::TrialId;
 use crate::rng::Stream;
 
-/// The random streams of one trial, as roots of [`Stream`](crate::rng::Stream)s.
+/// The random streams of one trial, as roots of [`Stream`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Seeds {
     /// Splits training from validation images; the same for all trials of a search.

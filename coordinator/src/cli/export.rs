@@ -13,8 +13,9 @@ use serde_json::Value;
 use super::client::{Client, CoordinatorUrl};
 use super::error::CliError;
 use super::file::AtomicFile;
+use super::flags::JsonFlag;
 use super::json;
-use super::output::{Output, notice};
+use super::output::{Form, Output, notice};
 use super::text;
 
 /// Writes all trials of a search, or all their epochs, into a file.
@@ -32,6 +33,8 @@ pub(crate) struct ExportArgs {
     /// The file; - for stdout
     #[arg(long, value_name = "FILE", env = "FITTINGROOM_OUT")]
     out: PathBuf,
+    #[command(flatten)]
+    json: JsonFlag,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -53,7 +56,10 @@ pub(crate) async fn run(args: ExportArgs, url: &CoordinatorUrl, output: &mut Out
     let rows = write(&args, &mut client, &mut file, unwritable).await?;
     file.finish()?;
     let unit = if args.epochs { "epoch" } else { "trial" };
-    notice(&format!("{} written to {}", text::plural(rows, unit), args.out.display()));
+    match args.json.form() {
+        Form::Text => notice(&format!("{} written to {}", text::plural(rows, unit), args.out.display())),
+        Form::Json => output.json(&json::Exported { search: &args.name, unit, rows, out: &args.out })?,
+    }
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! The documents of `--json`. Scripts rely on the names of the fields: they are only ever added to.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use fittingroom_common::dataset::{FileRole, Manifest};
 use fittingroom_common::hyperparameter::Hyperparameters;
-use fittingroom_common::id::ArtifactHash;
+use fittingroom_common::id::{ArtifactHash, Name};
 use fittingroom_common::trial::{Failure, Finite, Report};
 use fittingroom_common::view::{
     AttemptHistory, EpochRow, LeaderboardView, SearchSummary, TrialHistory, TrialRow, WorkerRow,
@@ -86,6 +87,23 @@ impl<'a> From<&'a LeaderboardView> for Leaderboard<'a> {
             .filter(|running| !view.ranked.iter().any(|ranked| ranked.trial == running.trial));
         Self::new(&view.search, view.ranked.iter().chain(unranked))
     }
+}
+
+/// `serve --json`: the one line that says that calls are answered.
+#[derive(Debug, Serialize)]
+pub(crate) struct Serving {
+    /// Where workers and commands find the coordinator.
+    pub(crate) url: String,
+}
+
+/// `export --json`: what was written.
+#[derive(Debug, Serialize)]
+pub(crate) struct Exported<'a> {
+    pub(crate) search: &'a Name,
+    /// `trial` or `epoch`.
+    pub(crate) unit: &'static str,
+    pub(crate) rows: u64,
+    pub(crate) out: &'a Path,
 }
 
 /// One search, in `list`.

@@ -9,8 +9,10 @@ use clap::builder::BoolishValueParser;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CliError;
+use super::flags::JsonFlag;
 use super::interrupt::Interrupt;
-use super::output::Output;
+use super::json;
+use super::output::{Form, Output};
 use crate::cluster::Leases;
 use crate::serve::{Config, Exposure, bind};
 
@@ -44,6 +46,8 @@ pub(crate) struct ServeArgs {
     /// Listen on an address that other machines reach, although calls are neither encrypted nor authenticated
     #[arg(long, env = "FITTINGROOM_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
+    #[command(flatten)]
+    json: JsonFlag,
 }
 
 /// Runs the command.
@@ -59,8 +63,16 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
     };
     let shutdown = CancellationToken::new();
     let address = listener.local_addr();
-    // Whoever started the coordinator may be waiting for this line, or may not be reading at all.
-    let ready = || drop(address.map(|address| Output::stdout().line(&format!("http://{address}"))));
+    let ready = || {
+        let Ok(address) = address else { return };
+        let url = format!("http://{address}");
+        let mut output = Output::stdout();
+        // Whoever started the coordinator may be waiting for this line, or may not be reading at all.
+        let _ = match args.json.form() {
+            Form::Text => output.line(&url),
+            Form::Json => output.json_line(&json::Serving { url }),
+        };
+    };
     let server = crate::serve::run(config, listener, shutdown.clone(), ready);
     tokio::pin!(server);
     tokio::select! {

@@ -92,7 +92,8 @@ fn check_exported_model(out: &Path, best: &Json) {
 fn check_exports(cluster: &Cluster, board: &Json) {
     let path = cluster.folder.path().join("trials.csv");
     let path = path.to_str().expect("UTF-8");
-    cluster.succeed(&["export", "grid", "--format", "csv", "--out", path]);
+    let exported = cluster.json(&["export", "grid", "--format", "csv", "--out", path]);
+    assert_eq!((&exported["unit"], &exported["rows"]), (&"trial".into(), &8.into()));
     assert_eq!(std::fs::read_to_string(path).expect("written").lines().count(), 1 + 8);
     cluster.succeed(&["export", "grid", "--format", "json", "--epochs", "--out", path]);
     let epochs: Json = serde_json::from_str(&std::fs::read_to_string(path).expect("written")).expect("JSON");

@@ -1,4 +1,4 @@
-//! Models: which layers follow one another. Each architecture is one small file of calls to a [`Stack`].
+//! Models: which layers follow one another. Each architecture is one small file of calls to a `Stack`.
 //!
 //! Names follow the order of the layers, as a PyTorch module would name them: `conv1`, `norm1`,
 //! `conv2`, `norm2`, `fc1`, `norm3`, … with `.weight`, `.bias`, and for batch normalisation
