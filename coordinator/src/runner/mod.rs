@@ -288,3 +288,6 @@ impl Runner {
 fn silent_tick() -> Envelope {
     Envelope::Command { command: Command::Tick, deliver: Box::new(|_, _| Box::new(|_| ())) }
 }
+
+#[cfg(test)]
+mod tests;
