@@ -149,7 +149,7 @@ fn a_worker_killed_in_the_middle_of_a_trial_loses_nothing() {
     assert_eq!(points(&board).len(), 8, "every point once: {board:#}");
     assert!(trials(&board).iter().all(|trial| trial["state"] == "COMPLETE"), "{board:#}");
     assert!(
-        trials(&board).iter().any(|trial| trial["attempts"] == 2 && trial["worker"] == "heir"),
+        trials(&board).iter().any(|trial| trial["attempts"].as_u64() >= Some(2) && trial["worker"] == "heir"),
         "the victim's trial was tried again: {board:#}"
     );
     assert!(!is_alive(trainers[0]), "a trainer does not outlive its agent");
