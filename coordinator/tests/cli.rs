@@ -246,7 +246,7 @@ fn what_goes_wrong_has_its_exit_code_and_prints_nothing_on_stdout() {
         ("no value", vec!["serve", "--data"], 2, "--data"),
         ("a bad search file", vec!["launch", &bad], 2, "bad.yaml:3:3: "),
         ("a bad search file, dry", vec!["launch", &bad, "--dry-run"], 2, "did you mean"),
-        ("no search file", vec!["launch", &missing], 1, "missing.yaml"),
+        ("no search file", vec!["launch", &missing], 2, "missing.yaml"),
         ("no dataset", vec!["launch", &lost, "--dry-run"], 1, "train-images-idx3-ubyte"),
         ("no coordinator", vec!["list", "--coordinator", "127.0.0.1:1"], 1, "fittingroom serve --data DIR"),
         ("no search", vec!["leaderboard", "none", "--coordinator", url], 1, "there is no search none"),
