@@ -95,6 +95,8 @@ impl Cluster {
         let listen = self.url.trim_start_matches("http://").to_owned();
         let mut command = Command::new(coordinator_program());
         command.args(["serve", "--listen", &listen, "--data"]).arg(self.data()).args(&self.flags);
+        // Fashion-MNIST is taken from where the tests have it, wherever that is.
+        command.env("FITTINGROOM_DATASETS", real_data().parent().expect("a folder in a folder"));
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(log_file(self.folder.path(), "coordinator"))
