@@ -26,9 +26,9 @@ HERE = Path(__file__).parent
 STEPS = 50
 
 
-def numbers(*shape: int) -> Tensor:
+def numbers(*shape: int, scale: float = 1, mean: float = 0) -> Tensor:
     """Normal numbers that f32 holds exactly, as f64."""
-    return torch.randn(shape, dtype=torch.float32).double()
+    return (scale * torch.randn(shape, dtype=torch.float32) + mean).double()
 
 
 def save(name: str, tensors: dict[str, Tensor]) -> None:
@@ -110,7 +110,7 @@ def ops() -> dict[str, Tensor]:
     add(
         "layer norm over features, with ReLU",
         with_relu(layer_norm),
-        x=3 * numbers(5, 37) + 2,
+        x=numbers(5, 37, scale=3, mean=2),
         weight=numbers(37),
         bias=numbers(37),
     )
@@ -122,10 +122,13 @@ def ops() -> dict[str, Tensor]:
         bias=numbers(3, 5, 2),
     )
 
-    for smoothing in (0.0, 0.1):
-        row = f"cross-entropy, label smoothing {smoothing}"
+    for row, scale, smoothing in [
+        ("cross-entropy, label smoothing 0.0", 4, 0.0),
+        ("cross-entropy, label smoothing 0.1", 4, 0.1),
+        ("cross-entropy of large logits", 1000, 0.1),
+    ]:
         labels = torch.randint(10, (8,))
-        add(row, lambda x: F.cross_entropy(x, labels, label_smoothing=smoothing), x=4 * numbers(8, 10))
+        add(row, lambda x: F.cross_entropy(x, labels, label_smoothing=smoothing), x=numbers(8, 10, scale=scale))
         tensors[f"{row}/labels"] = labels
     return tensors
 
@@ -150,7 +153,7 @@ def batch_norms() -> dict[str, Tensor]:
             return normalize(**inputs, training=True)
 
         for batch in (1, 2, 3):
-            x = batch * numbers(*shape) + 2
+            x = numbers(*shape, scale=batch, mean=2)
             key = f"{row}, batch {batch}"
             tensors.update(differentiate(key, train, x=x, weight=weight, bias=bias))
             tensors[f"{key}/running_mean"] = mean.clone()

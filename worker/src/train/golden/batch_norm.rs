@@ -28,7 +28,7 @@ fn three_batches_and_the_running_statistics_are_pytorchs() {
             let variance = Tensor::ones((1, channels), dtype, &Device::Cpu).expect("a tensor");
             let running = Running { mean: &mean, variance: &variance };
             for key in keys {
-                check_op(&fixture, key, (dtype, tolerance), |x, leaves| match (form, leaves) {
+                check_op(&fixture, key, form, (dtype, tolerance), |form, x, leaves| match (form, leaves) {
                     (Form::Fused, &[weight, bias]) => batch_norm::train(x, weight, bias, running, activation),
                     (Form::Composed, [weight, bias]) => {
                         batch_norm::composed(x, weight.tensor, bias.tensor, running, activation)

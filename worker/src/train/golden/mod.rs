@@ -131,8 +131,9 @@ impl Layout {
 fn check_op(
     fixture: &Fixture,
     row: &str,
+    form: Form,
     (dtype, tolerance): (DType, f64),
-    op: impl FnOnce(&Tensor, &[Leaf<'_>]) -> Result<Tensor>,
+    op: impl FnOnce(Form, &Tensor, &[Leaf<'_>]) -> Result<Tensor>,
 ) {
     let variable = |name: &str, layout: &Layout| {
         Var::from_tensor(&layout.tensor(fixture.get(row, name), dtype)).expect("a variable")
@@ -154,12 +155,12 @@ fn check_op(
         .map(|((_, _, variable), gradient)| Leaf { tensor: variable, gradient })
         .collect();
 
-    let y = op(&x, &leaves).expect(row);
+    let y = op(form, &x, &leaves).expect(row);
     let y_layout = Layout::of_activations(&fixture.get(row, "y").shape);
     let dy = y_layout.tensor(fixture.get(row, "dy"), dtype);
     let mut store = (&y * dy).and_then(|y| y.sum_all()?.backward()).expect("gradients");
 
-    let what = |name: &str| format!("{row}, {dtype:?}: {name}");
+    let what = |name: &str| format!("{row}, {form:?}, {dtype:?}: {name}");
     let check = |name: &str, given: &Tensor, layout: &Layout| {
         assert_eq!(given.dims(), layout.dims, "{}", what(name));
         assert_near(&what(name), &flat(given), &layout.numbers(fixture.get(row, name)), tolerance);
