@@ -18,7 +18,7 @@ use super::ops::{GradientSlot, Leaf};
 use super::params::Order;
 
 /// What rounding may do to one op, relative to the largest number of a result.
-const ROUNDING: [(DType, f64); 2] = [(DType::F64, 1e-12), (DType::F32, 1e-5)];
+const ROUNDING: [(DType, f64); 2] = [(DType::F64, 1e-13), (DType::F32, 5e-6)];
 
 /// The two forms of an op: on the CPU, and on other devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
