@@ -13,6 +13,8 @@ pub mod data;
 pub mod device;
 mod element;
 pub mod evaluate;
+#[cfg(test)]
+mod golden;
 pub mod hyper;
 pub mod init;
 pub mod layer;
