@@ -16,7 +16,7 @@ where a rounding sends a ReLU or a max pooling another way. The last two columns
 from PyTorch in 64 bits, Fitting Room and PyTorch in 32 bits: what is rounding alone. The lengths
 and settings are chosen so that rounding stays small and the comparison tight:
 
-- Adam's epsilon is 1e-4. Pixels that are black in every image act as a bias, which batch normalisation
+- Adam's epsilon is 1e-3. Pixels that are black in every image act as a bias, which batch normalisation
   takes away: their gradients are nothing but rounding, of which Adam with its usual epsilon of 1e-8
   makes full steps. With that, PyTorch's own fc1.weight in 32 bits was 14 % from the one in 64 bits after
   170 steps.
@@ -25,8 +25,10 @@ and settings are chosen so that rounding stays small and the comparison tight:
 - LeNet has 1,000 images, which is 30 steps: with 2,000, and so 58 steps, a validation loss of PyTorch in
   32 bits was 0.9 % from the one in 64 bits, and 0.9 % from Fitting Room's.
 
-Measured on an x86-64 CPU with PyTorch 2.15: losses at most 2e-7 apart, tensors at most 4e-6, no image
+Measured on an x86-64 CPU with PyTorch 2.15: losses at most 1e-7 apart, tensors at most 4e-6, no image
 classified otherwise. The tolerances leave room for other CPUs: 1e-6, 2e-5 and one validation image.
+A jump far beyond them in both columns on the right, or in PyTorch's alone, is a rounding that sent one
+of the two another way: other lengths or seeds tell it from a mistake.
 """
 
 import argparse
@@ -87,10 +89,10 @@ CASES = {
             "normalization": "batch",
             "optimizer": "adam",
             "learning_rate": "0.001",
-            "epsilon": "0.0001",
+            "epsilon": "0.001",
         },
         "train_images": 6000,
-        "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.001, eps=1e-4),
+        "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.001, eps=1e-3),
         "without_effect": ("fc1.bias", "fc2.bias"),
         "loss_tolerance": 1e-6,
         "accuracy_tolerance": 2e-3,
