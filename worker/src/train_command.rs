@@ -8,9 +8,11 @@ use fittingroom_common::dataset::{Dataset, DatasetError};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
 use fittingroom_common::trial::Report;
 
+use crate::train::data::Split;
 use crate::train::device::{DeviceChoice, DeviceError};
-use crate::train::hyper::{Group, SettingsError};
+use crate::train::hyper::{Group, SettingsError, Visiting};
 use crate::train::save::{self, Record, SaveError};
+use crate::train::weights::{Start, Weights, WeightsError};
 use crate::train::{Divergence, Outcome, Progress, Stop, Testing, TrainError, train};
 use crate::trainer::protocol::EpochMetrics;
 use fittingroom_common::trial::Seeds;
@@ -21,7 +23,11 @@ use fittingroom_common::trial::Seeds;
   fittingroom-worker train --data /usr/share/datasets/fashion-mnist --epochs 3 \\
       --set hidden_sizes=300,200 --set optimizer=sgd --set learning_rate=0.05 --save model.safetensors
 
-The test images are evaluated once, after the last epoch; with --track-test after every epoch.")]
+The test images are evaluated once, after the last epoch; with --track-test after every epoch.
+
+To run the same training in another program, give both the same --initial-weights, train with
+--shuffle off, and take the images that --print-split lists. Inputs are (pixel / 255 - mean) / deviation,
+over the pixels of the training images.")]
 pub struct TrainArgs {
     /// Folder with the dataset's four IDX files, packed (.gz) or not
     #[arg(long, value_name = "DIR", env = "FITTINGROOM_DATA")]
@@ -43,6 +49,19 @@ pub struct TrainArgs {
     #[arg(long, env = "FITTINGROOM_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
 
+    /// Weights to start from, as safetensors with PyTorch's names and layouts, as --save writes them;
+    /// running statistics may be left out. Without it they are drawn
+    #[arg(long, value_name = "FILE", env = "FITTINGROOM_INITIAL_WEIGHTS")]
+    pub initial_weights: Option<PathBuf>,
+
+    /// Whether every epoch visits the training images in another random order; off: by index, the lowest first
+    #[arg(long, value_enum, env = "FITTINGROOM_SHUFFLE", default_value_t = Shuffle::On)]
+    pub shuffle: Shuffle,
+
+    /// Print which images are trained on and which validate, as one JSON object, and do not train
+    #[arg(long, env = "FITTINGROOM_PRINT_SPLIT")]
+    pub print_split: bool,
+
     /// Where to write the trained model, as safetensors
     #[arg(long, value_name = "FILE", env = "FITTINGROOM_SAVE")]
     pub save: Option<PathBuf>,
@@ -54,6 +73,15 @@ pub struct TrainArgs {
     /// One JSON object per epoch, one a line
     #[arg(long, env = "FITTINGROOM_JSON")]
     pub json: bool,
+}
+
+/// Whether the training images are shuffled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shuffle {
+    /// Every epoch anew.
+    On,
+    /// Never.
+    Off,
 }
 
 /// A hyperparameter that was set.
@@ -82,6 +110,9 @@ pub enum TrainCommandError {
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The weights to start from cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// Training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -109,6 +140,7 @@ impl TrainCommandError {
             Self::Train(TrainError::Settings(_)) => 2,
             Self::Dataset(_)
             | Self::Device(_)
+            | Self::Weights(_)
             | Self::Train(_)
             | Self::Diverged(_)
             | Self::Save(_)
@@ -124,7 +156,21 @@ pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
         hyperparameters.set(*parameter, value).map_err(SettingsError::from)?;
     }
     let seeds = Seeds::from_one(args.seed);
-    let group = Group::single(&hyperparameters, seeds)?;
+    if args.print_split {
+        let dataset = Dataset::from_folder(&args.data)?;
+        let split = Split::stratified(&dataset.train.labels, seeds.split);
+        writeln!(out, "{}", serde_json::json!(split))?;
+        return Ok(());
+    }
+    let mut group = Group::single(&hyperparameters, seeds)?;
+    match args.shuffle {
+        Shuffle::On => {}
+        Shuffle::Off => group.order = Visiting::Ascending,
+    }
+    if let Some(path) = &args.initial_weights {
+        let weights = Weights::read(path)?;
+        group.lanes.iter_mut().for_each(|lane| lane.start = Start::From(weights.clone()));
+    }
     let opened = args.device.open()?;
     if let Some(note) = &opened.note {
         writeln!(notes, "{note}")?;

@@ -135,6 +135,99 @@ fn what_went_wrong_is_said_in_a_line_and_by_the_exit_code() {
 }
 
 #[test]
+fn the_split_is_printed_in_place_of_training() {
+    let data = dataset();
+    let model = data.path().join("model.safetensors");
+    let output = train(data.path(), &["--print-split", "--save", model.to_str().expect("text")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let split: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let indices = |name: &str| -> Vec<u64> {
+        let indices: Vec<u64> =
+            split[name].as_array().expect(name).iter().filter_map(|index| index.as_u64()).collect();
+        assert!(indices.is_sorted(), "{name} does not ascend: {indices:?}");
+        indices
+    };
+    let (training, validation) = (indices("training"), indices("validation"));
+    // Of 30 images of either class, 3 validate.
+    assert_eq!(validation.iter().filter(|index| *index % 2 == 0).count(), 3);
+    assert_eq!(validation.len(), 6);
+    let mut all = [training, validation].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..60).collect::<Vec<u64>>());
+    assert!(!model.exists(), "it trained");
+    let other = train(data.path(), &["--print-split", "--seed", "9"]);
+    assert_ne!(other.stdout, output.stdout, "the seed has no effect");
+}
+
+#[test]
+fn training_starts_from_given_weights_and_without_shuffling_does_the_same_again() {
+    let data = dataset();
+    let file = |name: &str| data.path().join(name).to_str().expect("text").to_owned();
+    let run = |more: &[&str]| {
+        let common = ["--json", "--epochs", "2", "--set", "normalization=batch", "--set", "optimizer=adam"];
+        lines(&train(data.path(), &[&common, more].concat()))
+    };
+    let (start, first, second) = (file("start"), file("first"), file("second"));
+    let drawn = run(&["--save", &start]);
+    let from_start = ["--initial-weights", &start, "--shuffle", "off"];
+    let once = run(&[&from_start[..], &["--save", &first]].concat());
+    assert_eq!(once, run(&[&from_start[..], &["--save", &second]].concat()));
+    let bytes = |path: &str| std::fs::read(path).expect("saved");
+    assert_eq!(bytes(&first), bytes(&second));
+    for (name, other) in [
+        ("drawn weights", drawn.clone()),
+        ("drawn weights, ascending", run(&["--shuffle", "off"])),
+        ("given weights, shuffled", run(&["--initial-weights", &start])),
+    ] {
+        assert_ne!(once, other, "{name}");
+    }
+    // It goes on from where the first run ended.
+    let loss =
+        |lines: &[serde_json::Value], epoch: usize| lines[epoch]["train_loss"].as_f64().expect("a number");
+    assert!(loss(&once, 0) < loss(&drawn, 1), "{once:?} after {drawn:?}");
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused_by_name() {
+    let data = dataset();
+    let file = |name: &str| data.path().join(name).to_str().expect("text").to_owned();
+    let (plain, normed) = (file("plain"), file("normed"));
+    lines(&train(data.path(), &["--json", "--epochs", "1", "--save", &plain]));
+    let batch = ["--json", "--epochs", "1", "--set", "normalization=batch"];
+    lines(&train(data.path(), &[&batch[..], &["--save", &normed]].concat()));
+    let (torn, nowhere) = (file("torn"), file("nowhere"));
+    std::fs::write(&torn, &std::fs::read(&plain).expect("saved")[..100]).expect("written");
+    for (name, weights, more, said) in [
+        (
+            "another size",
+            &plain,
+            &["--set", "hidden_sizes=9"][..],
+            r#""fc1.weight" as F32 [8, 16], but the model takes F32 [9, 16]"#,
+        ),
+        (
+            "a layer too few",
+            &plain,
+            &["--set", "hidden_sizes=8,4"],
+            r#""fc2.weight" as F32 [2, 8], but the model takes F32 [4, 8]"#,
+        ),
+        (
+            "a parameter too few",
+            &plain,
+            &["--set", "normalization=batch"],
+            r#"lack "norm1.weight": the model takes it as F32 [8]"#,
+        ),
+        ("a tensor too many", &normed, &[], r#"have "norm1.bias", which the model does not"#),
+        ("no weights", &torn, &[], "not a safetensors file"),
+        ("no file", &nowhere, &[], "cannot be read"),
+    ] {
+        let output = train(data.path(), &[&["--initial-weights", weights], more].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        assert!(stderr.contains(said), "{name}: {stderr}");
+    }
+}
+
+#[test]
 fn a_trainer_ends_with_its_input_whatever_it_is_doing() {
     let data = dataset();
     let mut trainer = worker();

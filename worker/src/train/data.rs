@@ -6,11 +6,12 @@ use candle_core::{Device, Result, Tensor};
 use fittingroom_common::dataset::{Dataset, Part, Shape};
 use rand::seq::SliceRandom;
 
+use super::hyper::Visiting;
 use super::rng;
 use super::simd;
 
 /// Which images are trained on, and which validate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Split {
     /// Indices of the images to train on, ascending.
     pub training: Vec<u32>,
@@ -38,10 +39,13 @@ impl Split {
         split
     }
 
-    /// The order in which an epoch visits the training images.
-    pub fn order(&self, seed: u64, epoch: u32) -> Vec<u32> {
+    /// The training images in the order in which an epoch visits them.
+    pub fn order(&self, visiting: Visiting, epoch: u32) -> Vec<u32> {
         let mut order = self.training.clone();
-        order.shuffle(&mut rng::order(seed, epoch).generator());
+        match visiting {
+            Visiting::Shuffled { seed } => order.shuffle(&mut rng::order(seed, epoch).generator()),
+            Visiting::Ascending => {}
+        }
         order
     }
 }
@@ -212,9 +216,11 @@ mod tests {
     #[test]
     fn every_epoch_visits_every_training_image_once_in_another_order() {
         let split = Split::stratified(&[0; 100], 1);
-        let (first, second) = (split.order(5, 1), split.order(5, 2));
+        let order = |epoch| split.order(Visiting::Shuffled { seed: 5 }, epoch);
+        let (first, second) = (order(1), order(2));
         assert_ne!(first, second);
-        assert_eq!(first, split.order(5, 1));
+        assert_eq!(first, order(1));
+        assert_eq!(split.order(Visiting::Ascending, 2), split.training);
         for mut order in [first, second] {
             order.sort_unstable();
             assert_eq!(order, split.training);

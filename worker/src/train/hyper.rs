@@ -5,6 +5,8 @@ use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value, Valu
 
 use fittingroom_common::trial::Seeds;
 
+use super::weights::Start;
+
 /// Trials that are trained at once as one model, one lane each. One lane is the ordinary case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -12,10 +14,22 @@ pub struct Group {
     pub shape: GroupShape,
     /// Seed of the split into training and validation images.
     pub split_seed: u64,
-    /// Seed of the order of the batches.
-    pub order_seed: u64,
+    /// The order in which each epoch visits the training images.
+    pub order: Visiting,
     /// What each lane has for itself; at least one.
     pub lanes: Vec<Lane>,
+}
+
+/// The order in which an epoch visits the training images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visiting {
+    /// In another random order every epoch.
+    Shuffled {
+        /// Where the order comes from.
+        seed: u64,
+    },
+    /// By index, the lowest first, so that another program can easily do the same.
+    Ascending,
 }
 
 /// What trials must have in common to be trained at once.
@@ -38,6 +52,8 @@ pub struct GroupShape {
 pub struct Lane {
     /// Seed of the initial weights and of dropout.
     pub seed: u64,
+    /// Where its weights begin.
+    pub start: Start,
     /// Distribution of the initial weights.
     pub initialization: Initialization,
     /// Probability with which a hidden unit is dropped.
@@ -184,7 +200,7 @@ impl Group {
             }
             lanes.push(Lane::of(hyperparameters, of_trial.trial)?);
         }
-        Ok(Self { shape, split_seed: seeds.split, order_seed: seeds.order, lanes })
+        Ok(Self { shape, split_seed: seeds.split, order: Visiting::Shuffled { seed: seeds.order }, lanes })
     }
 }
 
@@ -251,8 +267,14 @@ impl Lane {
             epsilon: read.number("epsilon")?,
             weight_decay: read.number("weight_decay")?,
         };
-        let dropout = read.number("dropout")?;
-        Ok(Self { seed, initialization, dropout, label_smoothing: read.number("label_smoothing")?, update })
+        Ok(Self {
+            seed,
+            start: Start::Drawn,
+            initialization,
+            dropout: read.number("dropout")?,
+            label_smoothing: read.number("label_smoothing")?,
+            update,
+        })
     }
 }
 

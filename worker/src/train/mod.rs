@@ -28,6 +28,7 @@ pub mod save;
 mod simd;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod weights;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -112,7 +113,7 @@ pub enum TrainError {
     /// The hyperparameters cannot be trained with.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The model does not fit on the images.
+    /// The model does not fit on the images, or the given weights on the model.
     #[error(transparent)]
     Model(ModelError),
     /// There are too few images to train on.
@@ -148,7 +149,7 @@ impl From<ModelError> for TrainError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Tensor(error) => error.into(),
-            ModelError::ImagesTooSmall { .. } => Self::Model(error),
+            ModelError::ImagesTooSmall { .. } | ModelError::Weights(_) => Self::Model(error),
         }
     }
 }
@@ -182,7 +183,7 @@ pub fn train(
 
     for epoch in 1..=group.shape.epochs {
         let epoch_started = Instant::now();
-        let order = data.split.order(group.order_seed, epoch);
+        let order = data.split.order(group.order, epoch);
         let batches = order.chunks(group.shape.batch_size).filter(|batch| batch.len() >= smallest_batch);
         let steps = batches.clone().count();
         let mut tally = Tally::new(lanes, device)?;

@@ -53,11 +53,22 @@ fn transpose_blocks(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     out
 }
 
+/// What named values are to training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Changed by the optimizer.
+    Parameter,
+    /// Kept by a layer, as running statistics are.
+    Buffer,
+}
+
 /// Values of a model under PyTorch's name: `[lanes, …]`.
 #[derive(Clone, Debug)]
 pub struct Named {
     /// The name in a `state_dict`.
     pub name: String,
+    /// What they are to training.
+    pub kind: Kind,
     /// The shape of one lane in a `state_dict`.
     pub shape: Vec<usize>,
     /// How one lane lies in memory.
@@ -162,8 +173,13 @@ impl<'a> Builder<'a> {
     /// Values that are no parameter, one tensor of `[lanes, count]`.
     pub(crate) fn buffer(&mut self, name: String, count: usize, value: f32) -> Result<Tensor> {
         let values = Tensor::full(value, (self.lanes.len(), count), self.device)?.contiguous()?;
-        let named = Named { name, shape: vec![count], order: Order::AsInPytorch, values: values.clone() };
-        self.named.push(named);
+        self.named.push(Named {
+            name,
+            kind: Kind::Buffer,
+            shape: vec![count],
+            order: Order::AsInPytorch,
+            values: values.clone(),
+        });
         Ok(values)
     }
 
@@ -178,7 +194,7 @@ impl<'a> Builder<'a> {
         let all_dims = [&[self.lanes.len()], dims].concat();
         let parameter = Parameter::new(Var::from_vec(values, all_dims, self.device)?);
         let values = parameter.values().clone();
-        self.named.push(Named { name, shape: shape.to_vec(), order, values });
+        self.named.push(Named { name, kind: Kind::Parameter, shape: shape.to_vec(), order, values });
         self.parameters.push(parameter.clone());
         Ok(parameter)
     }

@@ -16,13 +16,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use fittingroom_common::hyperparameter::Hyperparameters;
 use safetensors::{Dtype, SafeTensors};
 
 use super::data::Standardization;
 use super::hyper::{Group, SettingsError};
-use super::model::{ImageShape, Model, ModelError};
+use super::model::{ImageShape, Model, ModelError, counter};
+use super::weights::floats;
 use fittingroom_common::trial::Seeds;
 
 const FORMAT: &str = "fittingroom-model-1";
@@ -187,10 +188,6 @@ fn encode(model: &Model, lane: usize, record: &Record) -> Result<Vec<u8>, candle
     Ok(file)
 }
 
-fn counter(layer: &str) -> String {
-    format!("{layer}.num_batches_tracked")
-}
-
 fn metadata(record: &Record) -> serde_json::Value {
     let text = |value: serde_json::Value| value.to_string();
     serde_json::json!({
@@ -232,24 +229,17 @@ pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> 
         }
         Ok(tensor)
     };
-    let mut known: Vec<String> = Vec::new();
     for named in &model.named {
-        let bytes = tensor(&named.name, Dtype::F32, &named.shape)?;
-        let values: Vec<f32> =
-            bytes.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        let values = named.order.to_engine(&values);
-        let values = Tensor::from_vec(values, named.values.dims(), device).map_err(ModelError::from)?;
-        named.values.slice_set(&values, 0, 0).map_err(ModelError::from)?;
-        known.push(named.name.clone());
+        let values = floats(&tensor(&named.name, Dtype::F32, &named.shape)?);
+        named.set_lane(0, &values).map_err(ModelError::from)?;
     }
     let mut steps = 0;
     for layer in model.counting_layers() {
         let bytes = tensor(&counter(layer), Dtype::I64, &[])?;
         steps = bytes.data().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        known.push(counter(layer));
     }
     model.steps = steps;
-    match tensors.names().into_iter().find(|name| !known.iter().any(|known| known == name)) {
+    match tensors.names().into_iter().find(|name| !model.knows(name)) {
         Some(name) => Err(LoadError::UnknownTensor { path: in_file(), name: name.to_owned() }),
         None => Ok((model, record)),
     }
@@ -278,6 +268,8 @@ fn read_record<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a String>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
+
     use super::*;
     use crate::train::testing::{group, hyperparameters};
 

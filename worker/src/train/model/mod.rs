@@ -15,6 +15,7 @@ use super::init::Fan;
 use super::layer::{DropoutLane, Layer, Mode};
 use super::ops::{Activation, Window};
 use super::params::{Builder, Named, Order, Parameter};
+use super::weights::{Start, WeightsError};
 
 /// What a model is built for: grey images of one size, and classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +50,9 @@ pub enum ModelError {
         /// The layer.
         layer: String,
     },
+    /// The weights to start from cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The device did not do it.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -86,7 +90,14 @@ impl Model {
             Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
         }
         let Builder { parameters, named, .. } = stack.builder;
-        Ok(Self { layers: stack.layers, parameters, named, steps: 0 })
+        let model = Self { layers: stack.layers, parameters, named, steps: 0 };
+        for (index, lane) in lanes.iter().enumerate() {
+            match &lane.start {
+                Start::Drawn => {}
+                Start::From(weights) => weights.put_into(&model, index)?,
+            }
+        }
+        Ok(model)
     }
 
     /// The logits of a batch: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.
@@ -98,10 +109,21 @@ impl Model {
         Ok(x)
     }
 
+    /// Whether a `state_dict` of this model has a tensor of this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.named.iter().any(|named| named.name == name)
+            || self.counting_layers().any(|layer| name == counter(layer))
+    }
+
     /// Names of the layers that count their batches: those of batch normalisation.
     pub fn counting_layers(&self) -> impl Iterator<Item = &str> {
         self.named.iter().filter_map(|named| named.name.strip_suffix(".running_mean"))
     }
+}
+
+/// The name of a layer's count of batches.
+pub(super) fn counter(layer: &str) -> String {
+    format!("{layer}.num_batches_tracked")
 }
 
 /// The size of one image's activations.
