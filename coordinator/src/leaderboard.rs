@@ -94,16 +94,6 @@ impl Leaderboard {
     pub fn contains(&self, key: &RankKey) -> bool {
         self.0.contains(key)
     }
-
-    /// How many trials are ranked.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether no trial is ranked yet.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 #[cfg(test)]

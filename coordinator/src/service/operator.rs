@@ -266,10 +266,10 @@ async fn epochs(
     for number in 0.. {
         let trial = TrialId::new(number);
         let counted =
-            search.query(move |search| Some((search.row(trial)?, search.counted_attempt(trial)))).await;
+            search.query(move |search| search.origin(trial).map(|_| search.counted_attempt(trial))).await;
         let attempt = match counted {
-            Ok(Some((_, Some(attempt)))) => attempt,
-            Ok(Some((_, None))) => continue,
+            Ok(Some(Some(attempt))) => attempt,
+            Ok(Some(None)) => continue,
             Ok(None) => return,
             Err(error) => {
                 // The reader may have gone.
