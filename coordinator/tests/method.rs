@@ -41,18 +41,18 @@ fn a_grid_is_in_the_files_order_with_the_last_parameter_fastest() {
     assert_eq!(
         trials(text),
         [
-            "dropout=0 optimizer=sgd epochs=1",
-            "dropout=0.1 optimizer=sgd epochs=1",
-            "dropout=0.2 optimizer=sgd epochs=1",
-            "dropout=0 optimizer=sgd epochs=2",
-            "dropout=0.1 optimizer=sgd epochs=2",
-            "dropout=0.2 optimizer=sgd epochs=2",
-            "dropout=0 optimizer=adam epochs=1",
-            "dropout=0.1 optimizer=adam epochs=1",
-            "dropout=0.2 optimizer=adam epochs=1",
-            "dropout=0 optimizer=adam epochs=2",
-            "dropout=0.1 optimizer=adam epochs=2",
-            "dropout=0.2 optimizer=adam epochs=2",
+            "optimizer=sgd dropout=0 epochs=1",
+            "optimizer=sgd dropout=0.1 epochs=1",
+            "optimizer=sgd dropout=0.2 epochs=1",
+            "optimizer=sgd dropout=0 epochs=2",
+            "optimizer=sgd dropout=0.1 epochs=2",
+            "optimizer=sgd dropout=0.2 epochs=2",
+            "optimizer=adam dropout=0 epochs=1",
+            "optimizer=adam dropout=0.1 epochs=1",
+            "optimizer=adam dropout=0.2 epochs=1",
+            "optimizer=adam dropout=0 epochs=2",
+            "optimizer=adam dropout=0.1 epochs=2",
+            "optimizer=adam dropout=0.2 epochs=2",
         ]
     );
 }

@@ -1,10 +1,19 @@
 //! Hyperparameters as the engine takes them: typed, and parted into what shapes a model, which all
 //! lanes of a group have in common, and what each lane has for itself.
 
-use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value, ValueError};
+mod initialization;
+mod model;
+mod read;
+mod update;
 
+pub use self::initialization::Initialization;
+pub use self::model::{Architecture, Normalization};
+pub use self::update::{MomentumForm, OptimizerKind, UpdateSettings};
+
+use fittingroom_common::hyperparameter::{Hyperparameters, ValueError};
 use fittingroom_common::trial::Seeds;
 
+use self::read::Reader;
 use super::weights::Start;
 
 /// Trials that are trained at once as one model, one lane each. One lane is the ordinary case.
@@ -62,90 +71,6 @@ pub struct Lane {
     pub label_smoothing: f64,
     /// Numbers of the update rule.
     pub update: UpdateSettings,
-}
-
-/// Numbers of the update rules; each rule uses some of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct UpdateSettings {
-    /// Step size.
-    pub learning_rate: f64,
-    /// Momentum factor of sgd and rmsprop.
-    pub momentum: f64,
-    /// How sgd uses its momentum.
-    pub momentum_form: MomentumForm,
-    /// Smoothing of rmsprop's mean square.
-    pub alpha: f64,
-    /// Smoothing of Adam's first moment.
-    pub beta1: f64,
-    /// Smoothing of Adam's second moment.
-    pub beta2: f64,
-    /// Added to the denominators of rmsprop and Adam.
-    pub epsilon: f64,
-    /// L2 penalty; decoupled with adamw.
-    pub weight_decay: f64,
-}
-
-/// How momentum enters the update of sgd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MomentumForm {
-    /// Polyak's heavy ball.
-    Plain,
-    /// Nesterov's look-ahead.
-    Nesterov,
-}
-
-/// A kind of model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// Fully connected layers of these sizes.
-    Fcn {
-        /// Units of each hidden layer, from the input's side.
-        hidden: Vec<usize>,
-    },
-    /// Two convolutions and three fully connected layers.
-    LeNet,
-}
-
-/// What normalises activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Normalization {
-    /// Nothing.
-    None,
-    /// Over the batch.
-    Batch,
-    /// Over each image's activations.
-    Layer,
-}
-
-/// An update rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptimizerKind {
-    /// Stochastic gradient descent.
-    Sgd,
-    /// RMSProp.
-    RmsProp,
-    /// Adam with L2 penalty.
-    Adam,
-    /// Adam with decoupled weight decay.
-    AdamW,
-}
-
-/// A distribution of initial weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Initialization {
-    /// Normal around 0.
-    Normal {
-        /// Its standard deviation.
-        deviation: f64,
-    },
-    /// Glorot and Bengio's, normal.
-    XavierNormal,
-    /// Glorot and Bengio's, uniform.
-    XavierUniform,
-    /// He's, normal.
-    KaimingNormal,
-    /// He's, uniform.
-    KaimingUniform,
 }
 
 /// Why hyperparameters cannot be trained with.
@@ -208,30 +133,19 @@ impl GroupShape {
     /// What a complete set of hyperparameters says of the shape.
     pub fn of(hyperparameters: &Hyperparameters) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
-        let architecture = match read.choice("model")? {
-            "fcn" => Architecture::Fcn { hidden: read.sizes("hidden_sizes")? },
-            "lenet" => Architecture::LeNet,
-            other => return Err(unknown("model", other)),
-        };
-        let normalization = match read.choice("normalization")? {
-            "none" => Normalization::None,
-            "batch" => Normalization::Batch,
-            "layer" => Normalization::Layer,
-            other => return Err(unknown("normalization", other)),
-        };
-        let optimizer = match read.choice("optimizer")? {
-            "sgd" => OptimizerKind::Sgd,
-            "rmsprop" => OptimizerKind::RmsProp,
-            "adam" => OptimizerKind::Adam,
-            "adamw" => OptimizerKind::AdamW,
-            other => return Err(unknown("optimizer", other)),
-        };
+        let normalization = Normalization::of(&read)?;
         let batch_size = read.integer("batch_size")? as usize;
         if batch_size == 1 && normalization == Normalization::Batch {
             return Err(SettingsError::BatchOfOne);
         }
         let epochs = read.integer("epochs")? as u32;
-        Ok(Self { architecture, normalization, optimizer, batch_size, epochs })
+        Ok(Self {
+            architecture: Architecture::of(&read)?,
+            normalization,
+            optimizer: OptimizerKind::of(&read)?,
+            batch_size,
+            epochs,
+        })
     }
 
     /// The fewest images that a step can be made of: one image has no variance to normalise by.
@@ -246,82 +160,14 @@ impl GroupShape {
 impl Lane {
     fn of(hyperparameters: &Hyperparameters, seed: u64) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
-        let initialization = match read.choice("initialization")? {
-            "normal" => Initialization::Normal { deviation: read.number("initialization_std")? },
-            "xavier_normal" => Initialization::XavierNormal,
-            "xavier_uniform" => Initialization::XavierUniform,
-            "kaiming_normal" => Initialization::KaimingNormal,
-            "kaiming_uniform" => Initialization::KaimingUniform,
-            other => return Err(unknown("initialization", other)),
-        };
-        let update = UpdateSettings {
-            learning_rate: read.number("learning_rate")?,
-            momentum: read.number("momentum")?,
-            momentum_form: match read.flag("nesterov")? {
-                true => MomentumForm::Nesterov,
-                false => MomentumForm::Plain,
-            },
-            alpha: read.number("rmsprop_alpha")?,
-            beta1: read.number("beta1")?,
-            beta2: read.number("beta2")?,
-            epsilon: read.number("epsilon")?,
-            weight_decay: read.number("weight_decay")?,
-        };
         Ok(Self {
             seed,
             start: Start::Drawn,
-            initialization,
+            initialization: Initialization::of(&read)?,
             dropout: read.number("dropout")?,
             label_smoothing: read.number("label_smoothing")?,
-            update,
+            update: UpdateSettings::of(&read)?,
         })
-    }
-}
-
-fn unknown(name: &'static str, value: &str) -> SettingsError {
-    SettingsError::Unknown { name, value: value.to_owned() }
-}
-
-struct Reader<'a>(&'a Hyperparameters);
-
-impl<'a> Reader<'a> {
-    fn value(&self, name: &'static str) -> Result<&'a Value, SettingsError> {
-        self.0.get(Parameter::find(name)?).ok_or(SettingsError::Missing { name })
-    }
-
-    fn choice(&self, name: &'static str) -> Result<&'static str, SettingsError> {
-        match self.value(name)? {
-            Value::Choice(word) => Ok(word),
-            other => Err(unknown(name, &other.to_string())),
-        }
-    }
-
-    fn number(&self, name: &'static str) -> Result<f64, SettingsError> {
-        match self.value(name)? {
-            Value::Number(number) => Ok(*number),
-            other => Err(unknown(name, &other.to_string())),
-        }
-    }
-
-    fn integer(&self, name: &'static str) -> Result<i64, SettingsError> {
-        match self.value(name)? {
-            Value::Integer(number) => Ok(*number),
-            other => Err(unknown(name, &other.to_string())),
-        }
-    }
-
-    fn flag(&self, name: &'static str) -> Result<bool, SettingsError> {
-        match self.value(name)? {
-            Value::Flag(flag) => Ok(*flag),
-            other => Err(unknown(name, &other.to_string())),
-        }
-    }
-
-    fn sizes(&self, name: &'static str) -> Result<Vec<usize>, SettingsError> {
-        match self.value(name)? {
-            Value::Sizes(sizes) => Ok(sizes.iter().map(|&size| size as usize).collect()),
-            other => Err(unknown(name, &other.to_string())),
-        }
     }
 }
 
@@ -337,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_choice_of_the_catalogue_can_be_trained_with() {
-        for definition in CATALOGUE {
+        for definition in CATALOGUE.iter() {
             if let Domain::Choice(words) = definition.domain {
                 for word in words {
                     let group = Group::single(&with(&[(definition.name, word)]), Seeds::from_one(1));
