@@ -133,19 +133,14 @@ impl GroupShape {
     /// What a complete set of hyperparameters says of the shape.
     pub fn of(hyperparameters: &Hyperparameters) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
+        let architecture = Architecture::of(&read)?;
         let normalization = Normalization::of(&read)?;
         let batch_size = read.integer("batch_size")? as usize;
         if batch_size == 1 && normalization == Normalization::Batch {
             return Err(SettingsError::BatchOfOne);
         }
         let epochs = read.integer("epochs")? as u32;
-        Ok(Self {
-            architecture: Architecture::of(&read)?,
-            normalization,
-            optimizer: OptimizerKind::of(&read)?,
-            batch_size,
-            epochs,
-        })
+        Ok(Self { architecture, normalization, optimizer: OptimizerKind::of(&read)?, batch_size, epochs })
     }
 
     /// The fewest images that a step can be made of: one image has no variance to normalise by.
