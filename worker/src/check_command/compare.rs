@@ -1,0 +1,222 @@
+//! The same few steps of training on the CPU and on a device, side by side.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use fittingroom_common::hyperparameter::{Domain, Hyperparameters, Parameter};
+use fittingroom_common::rng::Stream;
+use fittingroom_common::trial::Seeds;
+use rand::Rng;
+
+use crate::train::TrainError;
+use crate::train::hyper::{Group, SettingsError};
+use crate::train::layer::Mode;
+use crate::train::model::{ImageShape, Model};
+use crate::train::ops::cross_entropy::cross_entropy;
+use crate::train::optim::Optimizer;
+use crate::train::rng::Moment;
+
+/// Rounding differs with the order of additions. Relative to the largest number of a tensor, more than
+/// this is not rounding.
+const TOLERANCE: f64 = 1e-3;
+const IMAGES: ImageShape = ImageShape { height: 28, width: 28, classes: 10 };
+const BATCH: usize = 16;
+const LANES: u64 = 2;
+const STEPS: usize = 3;
+
+/// One set of hyperparameters to compare.
+pub(super) struct Comparison {
+    settings: Vec<(&'static str, &'static str)>,
+}
+
+/// The largest differences from the CPU, each relative to the largest number of its tensor.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(super) struct Difference {
+    logits: f64,
+    gradients: f64,
+    weights: f64,
+}
+
+/// Every model with every normalisation, and every optimizer.
+pub(super) fn comparisons() -> Vec<Comparison> {
+    let choices = |name| match Parameter::find(name).map(|parameter| parameter.definition().domain) {
+        Ok(Domain::Choice(words)) => words,
+        Ok(Domain::Number { .. } | Domain::Integer { .. } | Domain::Flag | Domain::Sizes { .. }) | Err(_) => {
+            &[]
+        }
+    };
+    let models = choices("model").iter().flat_map(|&model| {
+        choices("normalization")
+            .iter()
+            .map(move |&norm| vec![("model", model), ("normalization", norm), ("optimizer", "sgd")])
+    });
+    let optimizers =
+        choices("optimizer").iter().map(|&optimizer| vec![("model", "fcn"), ("optimizer", optimizer)]);
+    models.chain(optimizers).map(|settings| Comparison { settings }).collect()
+}
+
+impl Comparison {
+    /// Its settings, for people.
+    pub(super) fn name(&self) -> String {
+        self.settings.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Runs it on the CPU and on the device.
+    pub(super) fn run(&self, device: &Device) -> Result<Difference, TrainError> {
+        let group = self.group()?;
+        let (expected, found) = (Steps::take(&group, &Device::Cpu)?, Steps::take(&group, device)?);
+        Ok(Difference {
+            logits: largest(&expected.logits, &found.logits),
+            gradients: largest(&expected.gradients, &found.gradients),
+            weights: largest(&expected.weights, &found.weights),
+        })
+    }
+
+    fn group(&self) -> Result<Group, SettingsError> {
+        // Adam divides by the gradient's own size: with its usual epsilon the rounding of a gradient
+        // near 0 would become the whole of a step.
+        let common =
+            [("dropout", "0.25"), ("label_smoothing", "0.1"), ("epsilon", "0.001"), ("momentum", "0.9")];
+        let mut hyperparameters = Hyperparameters::defaults();
+        for (name, value) in common.iter().chain(&self.settings) {
+            let parameter = Parameter::find(name)?;
+            hyperparameters.set(parameter, &parameter.parse(value)?)?;
+        }
+        let trials: Vec<_> = (0..LANES)
+            .map(|lane| (hyperparameters.clone(), Seeds { trial: lane, ..Seeds::from_one(0) }))
+            .collect();
+        Group::of(&trials)
+    }
+}
+
+/// What a few steps of training lead to.
+struct Steps {
+    /// Before the first step.
+    logits: Vec<Vec<f32>>,
+    /// Of the first step.
+    gradients: Vec<Vec<f32>>,
+    /// After the last.
+    weights: Vec<Vec<f32>>,
+}
+
+impl Steps {
+    fn take(group: &Group, device: &Device) -> Result<Self, TrainError> {
+        let (images, labels) = batch(device)?;
+        let smoothing: Vec<f64> = group.lanes.iter().map(|lane| lane.label_smoothing).collect();
+        let mut model = Model::new(&group.shape, &group.lanes, IMAGES, device)?;
+        let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
+        let mut steps = Self { logits: Vec::new(), gradients: Vec::new(), weights: Vec::new() };
+        for step in 0..STEPS {
+            let logits = model.forward(&images, Mode::Train(Moment { epoch: 1, step }))?;
+            let loss = cross_entropy(&logits, &labels, &smoothing)?.sum_all()?;
+            if step == 0 {
+                steps.logits.push(numbers(&logits)?);
+                let mut gradients = loss.backward()?;
+                for parameter in &model.parameters {
+                    if let Some(gradient) = parameter.take_gradient(&mut gradients) {
+                        steps.gradients.push(numbers(&gradient)?);
+                    }
+                }
+            }
+            optimizer.step(&model.parameters, loss.backward()?)?;
+            model.steps += 1;
+        }
+        for parameter in &model.parameters {
+            steps.weights.push(numbers(parameter.values())?);
+        }
+        Ok(steps)
+    }
+}
+
+/// Images like standardised photographs of nothing, and their classes.
+fn batch(device: &Device) -> candle_core::Result<(Tensor, Arc<[u8]>)> {
+    let mut generator = Stream::new(0).named("check").generator();
+    let pixels: Vec<f32> =
+        (0..BATCH * IMAGES.height * IMAGES.width).map(|_| generator.random_range(-1.5..1.5)).collect();
+    let images = Tensor::from_vec(pixels, (1, BATCH, IMAGES.height, IMAGES.width, 1), device)?;
+    Ok((images, (0..BATCH).map(|image| (image % IMAGES.classes) as u8).collect()))
+}
+
+fn numbers(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    tensor.flatten_all()?.to_vec1()
+}
+
+/// The largest difference between numbers of a tensor, relative to its largest number. NaN stays NaN.
+fn largest(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+    if !expected.iter().map(Vec::len).eq(found.iter().map(Vec::len)) {
+        return f64::INFINITY;
+    }
+    let differences = expected.iter().zip(found).flat_map(|(expected, found)| {
+        let scale = expected.iter().fold(f32::MIN_POSITIVE, |largest, number| largest.max(number.abs()));
+        expected.iter().zip(found).map(move |(expected, found)| f64::from((expected - found).abs() / scale))
+    });
+    differences.fold(
+        0.0,
+        |largest, difference| if largest.is_nan() || difference <= largest { largest } else { difference },
+    )
+}
+
+impl Difference {
+    /// Whether rounding explains it.
+    pub(super) fn is_rounding(&self) -> bool {
+        [self.logits, self.gradients, self.weights].iter().all(|difference| *difference <= TOLERANCE)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { logits, gradients, weights } = self;
+        let verdict = if self.is_rounding() { "same" } else { "DIFFERS" };
+        write!(f, "{verdict:<8} logits {logits:.1e}  gradients {gradients:.1e}  weights {weights:.1e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_the_same_as_itself() {
+        let comparison = Comparison { settings: vec![("model", "fcn"), ("normalization", "batch")] };
+        let difference = comparison.run(&Device::Cpu).expect("the CPU trains");
+        assert_eq!((difference.logits, difference.gradients, difference.weights), (0.0, 0.0, 0.0));
+        assert!(difference.is_rounding());
+    }
+
+    #[test]
+    fn whatever_is_more_than_rounding_shows() {
+        let expected = [vec![2.0, -4.0], vec![1e-9, 0.0]];
+        for (name, found, difference) in [
+            ("equal", vec![vec![2.0, -4.0], vec![1e-9, 0.0]], 0.0),
+            ("one number of the first tensor", vec![vec![3.0, -4.0], vec![1e-9, 0.0]], 0.25),
+            ("one of a tensor of small numbers", vec![vec![2.0, -4.0], vec![1e-9, 5e-10]], 0.5),
+            ("a tensor is missing", vec![vec![2.0, -4.0]], f64::INFINITY),
+            ("numbers are missing", vec![vec![2.0], vec![1e-9, 0.0]], f64::INFINITY),
+        ] {
+            assert!(
+                (largest(&expected, &found) - difference).abs() < 1e-6 || difference.is_infinite(),
+                "{name}"
+            );
+            let weights = largest(&expected, &found);
+            assert_eq!(
+                Difference { weights, ..Difference::default() }.is_rounding(),
+                difference == 0.0,
+                "{name}"
+            );
+        }
+        let weights = largest(&expected, &[vec![f32::NAN, -4.0], vec![1e-9, 0.0]]);
+        assert!(!Difference { weights, ..Difference::default() }.is_rounding(), "NaN");
+    }
+
+    #[test]
+    fn every_model_normalization_and_optimizer_is_compared() {
+        let names: Vec<String> = comparisons().iter().map(Comparison::name).collect();
+        for name in ["fcn, none, sgd", "lenet, layer, sgd", "fcn, adamw"] {
+            assert!(names.iter().any(|known| known == name), "{name} is not among {names:?}");
+        }
+        for comparison in comparisons() {
+            assert!(comparison.group().is_ok(), "{}", comparison.name());
+        }
+    }
+}
