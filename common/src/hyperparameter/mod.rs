@@ -36,7 +36,7 @@ impl Parameter {
 
     /// What the catalogue says of it.
     pub fn definition(self) -> &'static Definition {
-        &CATALOGUE[usize::from(self.0)]
+        CATALOGUE[usize::from(self.0)]
     }
 
     /// Its name.
@@ -212,7 +212,7 @@ mod tests {
         let optimizer = Parameter::find("optimizer").expect("known");
         assert_eq!(
             optimizer.choice("addam").expect_err("unknown").to_string(),
-            r#"optimizer cannot be "addam"; did you mean "adam"?; it can be sgd, rmsprop, adam, adamw"#
+            r#"optimizer cannot be "addam"; did you mean "adam"?; it can be sgd, momentum, nesterov, rmsprop, adagrad, adadelta, adam, adamw, nadam, lamb, lion"#
         );
     }
 

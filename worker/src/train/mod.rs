@@ -9,6 +9,7 @@
 //! runtime, no wire format. Callers hear of progress through a callback and stop training by its
 //! answer.
 
+pub mod average;
 pub mod data;
 pub mod device;
 mod element;
@@ -25,6 +26,7 @@ pub mod optim;
 pub mod params;
 pub mod rng;
 pub mod save;
+pub mod schedule;
 mod simd;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -37,6 +39,7 @@ use candle_core::Device;
 use fittingroom_common::dataset::Dataset;
 use fittingroom_common::trial::{Finite, Report, Score};
 
+use self::average::Average;
 use self::data::{Batch, Data, Standardization};
 use self::evaluate::{LaneScore, Tally, evaluate};
 use self::hyper::{Group, SettingsError};
@@ -45,6 +48,7 @@ use self::model::{ImageShape, Model, ModelError};
 use self::ops::cross_entropy::cross_entropy;
 use self::optim::Optimizer;
 use self::rng::Moment;
+use self::schedule::{Place, Scheduler};
 
 /// When the test images are looked at. They never take part in a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +101,7 @@ pub enum Outcome {
 /// A trained model.
 #[derive(Debug)]
 pub struct Trained {
-    /// The model of all lanes.
+    /// The model of all lanes; with averaged weights where a lane asks for them.
     pub model: Model,
     /// What it takes as input.
     pub images: ImageShape,
@@ -157,8 +161,8 @@ impl From<ModelError> for TrainError {
 /// Trains a group of trials.
 ///
 /// The training loss is the mean of the objective as it was minimised: with dropout, with label
-/// smoothing, without weight decay, each image at the step that trained on it. Validation and test
-/// losses are plain cross-entropy in evaluation. The last batch of an epoch may be smaller than
+/// smoothing, without weight decay or L1 penalty, each image at the step that trained on it.
+/// Validation and test losses are plain cross-entropy in evaluation. The last batch of an epoch may be smaller than
 /// the others; where batch normalisation is used, one of a single image is left out.
 pub fn train(
     group: &Group,
@@ -179,6 +183,8 @@ pub fn train(
     let images = ImageShape::of(&dataset.shape);
     let mut model = Model::new(&group.shape, &group.lanes, images, device)?;
     let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
+    let mut average = Average::new(group, images, device)?;
+    let mut scheduler = Scheduler::new(&group.lanes);
     let mut state = vec![Ok(()); lanes];
 
     for epoch in 1..=group.shape.epochs {
@@ -188,12 +194,17 @@ pub fn train(
         let steps = batches.clone().count();
         let mut tally = Tally::new(lanes, device)?;
         for (step, indices) in batches.enumerate() {
+            let moment = Moment { epoch, step };
             let Batch { images, labels } = data.images.batch(indices)?;
-            let logits = model.forward(&images, Mode::Train(Moment { epoch, step }))?;
+            let logits = model.forward(&images, Mode::Train(moment))?;
             let loss = cross_entropy(&logits, &labels, &smoothing)?;
             tally.add(&loss, &logits, &labels)?;
-            optimizer.step(&model.parameters, loss.sum_all()?.backward()?)?;
+            let rates = scheduler.learning_rates(Place { moment, steps, epochs: group.shape.epochs });
+            optimizer.step(&model.parameters, loss.sum_all()?.backward()?, &rates)?;
             model.steps += 1;
+            if let Some(average) = &mut average {
+                average.follow(&model)?;
+            }
             if on_progress(Progress::Step { epoch, step: step + 1, steps }).is_break() {
                 return Ok(Outcome::Stopped);
             }
@@ -205,8 +216,10 @@ pub fn train(
         let train = tally.finish()?;
         let images_per_second = trained as f64 / epoch_started.elapsed().as_secs_f64();
 
-        let score = |images, indices: &[u32]| evaluate(&model, lanes, images, indices, device);
+        let evaluated = average.as_ref().map_or(&model, |average| &average.model);
+        let score = |images, indices: &[u32]| evaluate(evaluated, lanes, images, indices, device);
         let validation = score(&data.images, &data.split.validation)?;
+        scheduler.observe(validation.iter().map(|score| score.loss));
         let test = if testing.is_due(epoch, group.shape.epochs) {
             Some(score(&data.test, &(0..data.test.count() as u32).collect::<Vec<u32>>())?)
         } else {
@@ -231,6 +244,7 @@ pub fn train(
             break;
         }
     }
+    let model = average.map_or(model, |average| average.model);
     Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes: state }))
 }
 

@@ -62,6 +62,15 @@ pub enum Kind {
     Buffer,
 }
 
+/// What a parameter is to regularisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// What activations are multiplied by in a linear or convolution layer.
+    Weight,
+    /// A bias, or a parameter of a normalisation.
+    BiasOrNorm,
+}
+
 /// Values of a model under PyTorch's name: `[lanes, …]`.
 #[derive(Clone, Debug)]
 pub struct Named {
@@ -83,6 +92,7 @@ pub struct Parameter {
     variable: Var,
     untracked: Tensor,
     gradient: GradientSlot,
+    role: Role,
 }
 
 /// Whether an op records what its backward pass needs.
@@ -93,9 +103,9 @@ pub(crate) enum Graph {
 }
 
 impl Parameter {
-    fn new(variable: Var) -> Self {
+    fn new(variable: Var, role: Role) -> Self {
         let untracked = variable.as_detached_tensor();
-        Self { variable, untracked, gradient: GradientSlot::default() }
+        Self { variable, untracked, gradient: GradientSlot::default(), role }
     }
 
     /// The parameter as an op takes it.
@@ -110,6 +120,11 @@ impl Parameter {
     /// Its values: `[lanes, …]`.
     pub fn values(&self) -> &Tensor {
         &self.untracked
+    }
+
+    /// What it is to regularisation.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Takes the gradient of the last backward pass, wherever it landed.
@@ -153,10 +168,10 @@ impl<'a> Builder<'a> {
             let distribution = lane.initialization.distribution(fan);
             values.extend(distribution.draw(&rng::init(lane.seed, &name), count));
         }
-        self.add(name, dims, shape, order, values)
+        self.add(name, dims, shape, order, values, Role::Weight)
     }
 
-    /// A parameter that begins with one value everywhere.
+    /// A bias or a parameter of a normalisation, which begins with one value everywhere.
     pub(crate) fn constant(
         &mut self,
         name: String,
@@ -167,7 +182,7 @@ impl<'a> Builder<'a> {
         let count: usize = shape.iter().product();
         let mut values = reserve(count * self.lanes.len())?;
         values.resize(count * self.lanes.len(), value);
-        self.add(name, &[count], shape, order, values)
+        self.add(name, &[count], shape, order, values, Role::BiasOrNorm)
     }
 
     /// Values that are no parameter, one tensor of `[lanes, count]`.
@@ -190,9 +205,10 @@ impl<'a> Builder<'a> {
         shape: &[usize],
         order: Order,
         values: Vec<f32>,
+        role: Role,
     ) -> Result<Parameter> {
         let all_dims = [&[self.lanes.len()], dims].concat();
-        let parameter = Parameter::new(Var::from_vec(values, all_dims, self.device)?);
+        let parameter = Parameter::new(Var::from_vec(values, all_dims, self.device)?, role);
         let values = parameter.values().clone();
         self.named.push(Named { name, kind: Kind::Parameter, shape: shape.to_vec(), order, values });
         self.parameters.push(parameter.clone());

@@ -58,6 +58,16 @@ fn every_model_optimizer_and_normalization_learns() {
         ),
         ("rmsprop", &[("optimizer", "rmsprop")]),
         ("adamw", &[("optimizer", "adamw"), ("weight_decay", "0.01")]),
+        ("rmsprop, centered", &[("optimizer", "rmsprop"), ("centered", "true"), ("learning_rate", "0.003")]),
+        ("adagrad", &[("optimizer", "adagrad"), ("learning_rate", "0.05")]),
+        ("adadelta", &[("optimizer", "adadelta"), ("learning_rate", "1"), ("epsilon", "1e-4")]),
+        ("nadam", &[("optimizer", "nadam")]),
+        ("lamb", &[("optimizer", "lamb"), ("learning_rate", "0.03")]),
+        ("lion", &[("optimizer", "lion"), ("learning_rate", "0.003"), ("beta2", "0.99")]),
+        ("cosine, clipped by norm", &[("schedule", "cosine"), ("warmup_epochs", "0.5"), ("clip_norm", "1")]),
+        ("one cycle, clipped by value", &[("schedule", "one_cycle"), ("clip_value", "0.1")]),
+        ("averaged, batch norm", &[("ema_decay", "0.9"), ("normalization", "batch")]),
+        ("l1", &[("l1", "0.001")]),
         ("batch norm, dropout", &[("normalization", "batch"), ("dropout", "0.2")]),
         ("layer norm, smoothing", &[("normalization", "layer"), ("label_smoothing", "0.1")]),
         ("lenet", &[("model", "lenet"), ("epochs", "3")]),
@@ -99,6 +109,11 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
         ("fcn", "rmsprop", "layer"),
         ("lenet", "adamw", "batch"),
         ("lenet", "sgd", "layer"),
+        ("fcn", "adagrad", "none"),
+        ("fcn", "adadelta", "none"),
+        ("fcn", "nadam", "batch"),
+        ("fcn", "lamb", "layer"),
+        ("fcn", "lion", "none"),
     ] {
         let common =
             [("model", model), ("optimizer", optimizer), ("normalization", normalization), ("epochs", "1")];
@@ -130,6 +145,56 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
             );
         }
     }
+}
+
+#[test]
+fn lanes_with_schedules_clipping_penalties_and_averages_get_the_bits_that_they_would_get_alone() {
+    let dataset = dataset(70, 10);
+    for (optimizer, normalization) in [("sgd", "batch"), ("rmsprop", "layer"), ("adamw", "none")] {
+        let common = [("optimizer", optimizer), ("normalization", normalization), ("epochs", "3")];
+        let own: [Settings<'_>; 9] = [
+            &[],
+            &[("schedule", "step"), ("schedule_step_epochs", "1"), ("momentum", "0.9"), ("centered", "true")],
+            &[("schedule", "exponential"), ("schedule_gamma", "0.5"), ("clip_value", "0.01")],
+            &[("schedule", "cosine"), ("warmup_epochs", "1.5"), ("clip_norm", "0.1")],
+            &[("schedule", "one_cycle"), ("l1", "0.01"), ("clip_norm", "0.1")],
+            &[("schedule", "reduce_on_plateau"), ("schedule_patience", "0"), ("learning_rate", "0.1")],
+            &[("ema_decay", "0.9")],
+            &[("ema_decay", "0.5"), ("weight_decay", "0.1"), ("weight_decay_exempt", "bias_and_norm")],
+            &[("weight_decay", "0.1")],
+        ];
+        let settings: Vec<_> = own.iter().map(|own| [merged(&common), own.to_vec()].concat()).collect();
+        let trials: Vec<(Settings<'_>, Seeds)> =
+            settings.iter().map(|settings| (&settings[..], Seeds::from_one(1))).collect();
+        let together = run(&trials, &dataset);
+        for (lane, trial) in trials.iter().enumerate() {
+            let alone = run(&[*trial], &dataset);
+            assert_eq!(alone.reports[0], together.reports[lane], "{optimizer}: reports of {:?}", own[lane]);
+            assert_eq!(alone.tensors[0], together.tensors[lane], "{optimizer}: weights of {:?}", own[lane]);
+            assert!(
+                lane == 0 || together.tensors[lane] != together.tensors[0],
+                "{optimizer}: {:?} changes nothing",
+                own[lane]
+            );
+        }
+    }
+}
+
+#[test]
+fn averages_are_what_is_evaluated_and_kept() {
+    let dataset = dataset(70, 10);
+    let seeds = Seeds::from_one(1);
+    let plain = merged(&[("normalization", "batch"), ("learning_rate", "0.01")]);
+    let averaged = [&plain[..], &[("ema_decay", "0.99")]].concat();
+    let (plain, averaged) = (run(&[(&plain, seeds)], &dataset), run(&[(&averaged, seeds)], &dataset));
+    for ((train, validation, test), (averaged_train, averaged_validation, averaged_test)) in
+        plain.reports[0].iter().zip(&averaged.reports[0])
+    {
+        assert_eq!(train, averaged_train, "training goes on with the weights themselves");
+        assert!(validation.loss != averaged_validation.loss, "validation");
+        assert!(test.map(|score| score.loss) != averaged_test.map(|score| score.loss), "test");
+    }
+    assert_ne!(plain.tensors, averaged.tensors);
 }
 
 #[test]

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import lr_scheduler as scheduling
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 HERE = Path(__file__).parent
 STEPS = 50
@@ -162,6 +164,43 @@ def batch_norms() -> dict[str, Tensor]:
     return tensors
 
 
+class Lamb(torch.optim.Optimizer):
+    """You et al. (2020), Algorithm 2, with φ(z) = z."""
+
+    def __init__(self, params, **defaults):
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for x in group["params"]:
+                state = self.state[x]
+                t = state["t"] = state.get("t", 0) + 1
+                m = state["m"] = beta1 * state.get("m", 0) + (1 - beta1) * x.grad
+                v = state["v"] = beta2 * state.get("v", 0) + (1 - beta2) * x.grad**2
+                r = m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + group["eps"])
+                update = r + group["weight_decay"] * x
+                x -= group["lr"] * x.norm() / update.norm() * update
+
+
+class Lion(torch.optim.Optimizer):
+    """Chen et al. (2023), Algorithm 2."""
+
+    def __init__(self, params, **defaults):
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for x in group["params"]:
+                m = self.state[x].get("m", torch.zeros_like(x))
+                c = beta1 * m + (1 - beta1) * x.grad
+                x -= group["lr"] * (torch.sign(c) + group["weight_decay"] * x)
+                self.state[x]["m"] = beta2 * m + (1 - beta2) * x.grad
+
+
 def optimizers() -> dict[str, Tensor]:
     """Where each optimizer goes in 50 steps over the same rough ground.
 
@@ -193,6 +232,26 @@ def optimizers() -> dict[str, Tensor]:
         "adam with weight decay": lambda p: optim.Adam(p, lr=0.05, weight_decay=0.1),
         "adamw without weight decay": lambda p: optim.AdamW(p, lr=0.05, weight_decay=0.0),
         "adamw": lambda p: optim.AdamW(p, lr=0.05, weight_decay=0.1),
+        "rmsprop, centered": lambda p: optim.RMSprop(p, lr=0.02, alpha=0.99, eps=1e-3, centered=True),
+        "rmsprop, centered, with momentum and weight decay": lambda p: optim.RMSprop(
+            p, lr=0.02, alpha=0.95, eps=1e-3, centered=True, momentum=0.5, weight_decay=0.1
+        ),
+        "adagrad": lambda p: optim.Adagrad(p, lr=0.1, eps=1e-10),
+        "adagrad with decay of both kinds": lambda p: optim.Adagrad(
+            p, lr=0.1, lr_decay=0.05, eps=1e-3, weight_decay=0.1
+        ),
+        "adadelta": lambda p: optim.Adadelta(p, lr=1, rho=0.9, eps=1e-6),
+        "adadelta, rho 0.8, with weight decay": lambda p: optim.Adadelta(
+            p, lr=0.5, rho=0.8, eps=1e-3, weight_decay=0.1
+        ),
+        "nadam": lambda p: optim.NAdam(p, lr=0.05),
+        "nadam, other numbers, with weight decay": lambda p: optim.NAdam(
+            p, lr=0.05, betas=(0.8, 0.95), eps=1e-3, momentum_decay=0.1, weight_decay=0.1
+        ),
+        "lamb": lambda p: Lamb(p, lr=0.02, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0),
+        "lamb with weight decay": lambda p: Lamb(p, lr=0.02, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
+        "lion": lambda p: Lion(p, lr=0.02, betas=(0.9, 0.99), weight_decay=0.0),
+        "lion with weight decay": lambda p: Lion(p, lr=0.02, betas=(0.8, 0.95), weight_decay=0.1),
     }.items():
         place = start.clone().requires_grad_()
         optimizer = make([place])
@@ -256,8 +315,168 @@ def initializations() -> dict[str, Tensor]:
     return tensors
 
 
+EPOCHS, STEPS_PER_EPOCH = 7, 5
+
+
+def cosine(optimizer, warmup: int, total: int, final: float):
+    """Linear warm-up that ends where the cosine begins; a step of the schedule for each of the optimizer."""
+    peak = optimizer.param_groups[0]["lr"]
+    annealing = scheduling.CosineAnnealingLR(optimizer, total - warmup, eta_min=final * peak)
+    if warmup == 0:
+        return annealing
+    rise = scheduling.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return scheduling.SequentialLR(optimizer, [rise, annealing], milestones=[warmup])
+
+
+def one_cycle(optimizer, total: int, **settings):
+    peak = optimizer.param_groups[0]["lr"]
+    return scheduling.OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False, **settings)
+
+
+def schedules() -> dict[str, Tensor]:
+    """The learning rate of every step of a training, from 0.03, and the validation losses of its epochs."""
+    total = EPOCHS * STEPS_PER_EPOCH
+    losses = [1.0, 0.8, 0.79999, 0.85, 0.7, 0.71, 0.7]
+    tensors = {"validation/losses": torch.tensor(losses, dtype=torch.float64)}
+    each_step = {
+        "constant": lambda it: scheduling.ConstantLR(it, factor=1),
+        "cosine": lambda it: cosine(it, 0, total, 0.0),
+        "cosine to a tenth": lambda it: cosine(it, 0, total, 0.1),
+        "cosine with warm-up": lambda it: cosine(it, 7, total, 0.01),
+        "one cycle": lambda it: one_cycle(it, total),
+        "one cycle, other numbers": lambda it: one_cycle(
+            it, total, pct_start=0.45, div_factor=10, final_div_factor=100
+        ),
+        "one cycle without a rise": lambda it: one_cycle(it, total, pct_start=0.0),
+        "one cycle without a fall": lambda it: one_cycle(it, total, pct_start=1.0),
+    }
+    each_epoch = {
+        "step": lambda it: scheduling.StepLR(it, step_size=2, gamma=0.3),
+        "exponential": lambda it: scheduling.ExponentialLR(it, gamma=0.9),
+        "plateau": lambda it: scheduling.ReduceLROnPlateau(it, factor=0.5, patience=1),
+        "plateau without patience": lambda it: scheduling.ReduceLROnPlateau(it, factor=0.2, patience=0),
+    }
+    for row, make in {**each_step, **each_epoch}.items():
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.03)
+        schedule = make(optimizer)
+        rates = []
+        for loss in losses:
+            for _ in range(STEPS_PER_EPOCH):
+                rates.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                if row in each_step and len(rates) < total:
+                    schedule.step()
+            if row.startswith("plateau"):
+                schedule.step(loss)
+            elif row in each_epoch:
+                schedule.step()
+        tensors[f"{row}/rates"] = torch.tensor(rates, dtype=torch.float64)
+    return tensors
+
+
+def steps() -> dict[str, Tensor]:
+    """Where a weight and a bias go in 50 steps over rough ground, with all that surrounds an optimizer.
+
+    The loss of step t at p is the sum of curvature * p² / 2 + pull[t] * p.
+    """
+    shapes = {"weight": (3, 4), "bias": (3,)}
+    problem = {}
+    for name, shape in shapes.items():
+        problem[f"{name} start"] = numbers(*shape)
+        problem[f"{name} pull"] = numbers(STEPS, *shape)
+        problem[f"{name} curvature"] = numbers(*shape).abs()
+    tensors = {f"problem/{name}": tensor for name, tensor in problem.items()}
+
+    def momentum(p, **settings):
+        return torch.optim.SGD(p.values(), lr=0.05, momentum=0.9, **settings)
+
+    def weight_only(p, decay: float) -> list[dict]:
+        return [{"params": [p["weight"]], "weight_decay": decay}, {"params": [p["bias"]], "weight_decay": 0.0}]
+
+    def l1(p) -> Tensor:
+        return 0.2 * p["weight"].abs().sum()
+
+    def clip_norm(p) -> None:
+        nn.utils.clip_grad_norm_(p.values(), 2.5)
+
+    def clip_values(bound: float):
+        return lambda p: nn.utils.clip_grad_value_(p.values(), bound)
+
+    def clip_both(p) -> None:
+        clip_values(1.0)(p)
+        clip_norm(p)
+
+    def keep(p) -> None:
+        pass
+
+    def no_penalty(p) -> float:
+        return 0.0
+
+    def no_schedule(optimizer):
+        return scheduling.ConstantLR(optimizer, factor=1)
+
+    for row, make, schedule, penalty, clip in [
+        ("momentum by cosine with warm-up", momentum, lambda it: cosine(it, 7, STEPS, 0.0), no_penalty, keep),
+        (
+            "adamw by one cycle",
+            lambda p: torch.optim.AdamW(p.values(), lr=0.05, weight_decay=0.1),
+            lambda it: one_cycle(it, STEPS),
+            no_penalty,
+            keep,
+        ),
+        ("clipped by norm", momentum, no_schedule, no_penalty, clip_norm),
+        ("clipped by value", momentum, no_schedule, no_penalty, clip_values(0.5)),
+        ("clipped by value and norm", momentum, no_schedule, no_penalty, clip_both),
+        ("l1", momentum, no_schedule, l1, keep),
+        ("l1 and l2, clipped", lambda p: momentum(p, weight_decay=0.1), no_schedule, l1, clip_norm),
+        (
+            "weight decay of weights",
+            lambda p: torch.optim.SGD(weight_only(p, 0.3), lr=0.05, momentum=0.9),
+            no_schedule,
+            no_penalty,
+            keep,
+        ),
+        (
+            "decoupled weight decay of weights",
+            lambda p: torch.optim.AdamW(weight_only(p, 0.3), lr=0.05),
+            no_schedule,
+            no_penalty,
+            keep,
+        ),
+        (
+            "lamb",
+            lambda p: Lamb(p.values(), lr=0.02, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.1),
+            no_schedule,
+            no_penalty,
+            keep,
+        ),
+    ]:
+        p = nn.ParameterDict({name: problem[f"{name} start"].clone() for name in shapes})
+        optimizer = make(p)
+        schedule = schedule(optimizer)
+        average = AveragedModel(p, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+        places = {name: [] for name in [*shapes, *(f"average {name}" for name in shapes)]}
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss = penalty(p)
+            for name in shapes:
+                loss = loss + (problem[f"{name} curvature"] * p[name] ** 2 / 2).sum()
+                loss = loss + (problem[f"{name} pull"][step] * p[name]).sum()
+            loss.backward()
+            clip(p)
+            optimizer.step()
+            average.update_parameters(p)
+            if step < STEPS - 1:
+                schedule.step()
+            for name in shapes:
+                places[name].append(p[name].detach().clone())
+                places[f"average {name}"].append(average.module[name].detach().clone())
+        tensors.update({f"{row}/{name}": torch.stack(all) for name, all in places.items()})
+    return tensors
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for seed, make in enumerate([ops, batch_norms, optimizers, initializations]):
+    for seed, make in enumerate([ops, batch_norms, optimizers, initializations, schedules, steps]):
         torch.manual_seed(seed)
         save(f"{make.__name__}.safetensors", make())

@@ -4,6 +4,7 @@ mod initialization;
 mod model;
 mod optimization;
 mod regularization;
+mod schedule;
 mod training;
 
 use std::sync::LazyLock;
@@ -33,6 +34,7 @@ pub static CATALOGUE: LazyLock<Vec<&'static Definition>> = LazyLock::new(|| {
         model::MODEL,
         initialization::INITIALIZATION,
         optimization::OPTIMIZATION,
+        schedule::SCHEDULE,
         regularization::REGULARIZATION,
         training::TRAINING,
     ];

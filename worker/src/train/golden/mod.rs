@@ -7,6 +7,8 @@ mod batch_norm;
 mod initializations;
 mod ops;
 mod optimizers;
+mod schedules;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 

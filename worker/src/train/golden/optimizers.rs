@@ -14,7 +14,7 @@ const STEPS: usize = 50;
 /// What 50 steps in f32 may be off, relative to the largest coordinate of each step.
 const TOLERANCE: f64 = 5e-6;
 
-const TABLE: [(&str, Settings<'_>); 16] = [
+const TABLE: [(&str, Settings<'_>); 28] = [
     ("sgd", &[("optimizer", "sgd"), ("learning_rate", "0.05")]),
     ("sgd with weight decay", &[("optimizer", "sgd"), ("learning_rate", "0.05"), ("weight_decay", "0.1")]),
     ("momentum", &[("optimizer", "sgd"), ("learning_rate", "0.05"), ("momentum", "0.9")]),
@@ -83,6 +83,80 @@ const TABLE: [(&str, Settings<'_>); 16] = [
     ("adam with weight decay", &[("optimizer", "adam"), ("learning_rate", "0.05"), ("weight_decay", "0.1")]),
     ("adamw without weight decay", &[("optimizer", "adamw"), ("learning_rate", "0.05")]),
     ("adamw", &[("optimizer", "adamw"), ("learning_rate", "0.05"), ("weight_decay", "0.1")]),
+    (
+        "rmsprop, centered",
+        &[("optimizer", "rmsprop"), ("learning_rate", "0.02"), ("centered", "true"), ("epsilon", "1e-3")],
+    ),
+    (
+        "rmsprop, centered, with momentum and weight decay",
+        &[
+            ("optimizer", "rmsprop"),
+            ("learning_rate", "0.02"),
+            ("rmsprop_alpha", "0.95"),
+            ("centered", "true"),
+            ("momentum", "0.5"),
+            ("weight_decay", "0.1"),
+            ("epsilon", "1e-3"),
+        ],
+    ),
+    ("adagrad", &[("optimizer", "adagrad"), ("learning_rate", "0.1"), ("epsilon", "1e-10")]),
+    (
+        "adagrad with decay of both kinds",
+        &[
+            ("optimizer", "adagrad"),
+            ("learning_rate", "0.1"),
+            ("learning_rate_decay", "0.05"),
+            ("weight_decay", "0.1"),
+            ("epsilon", "1e-3"),
+        ],
+    ),
+    ("adadelta", &[("optimizer", "adadelta"), ("learning_rate", "1"), ("epsilon", "1e-6")]),
+    (
+        "adadelta, rho 0.8, with weight decay",
+        &[
+            ("optimizer", "adadelta"),
+            ("learning_rate", "0.5"),
+            ("rho", "0.8"),
+            ("weight_decay", "0.1"),
+            ("epsilon", "1e-3"),
+        ],
+    ),
+    ("nadam", &[("optimizer", "nadam"), ("learning_rate", "0.05")]),
+    (
+        "nadam, other numbers, with weight decay",
+        &[
+            ("optimizer", "nadam"),
+            ("learning_rate", "0.05"),
+            ("beta1", "0.8"),
+            ("beta2", "0.95"),
+            ("momentum_decay", "0.1"),
+            ("weight_decay", "0.1"),
+            ("epsilon", "1e-3"),
+        ],
+    ),
+    ("lamb", &[("optimizer", "lamb"), ("learning_rate", "0.02"), ("epsilon", "1e-6")]),
+    (
+        "lamb with weight decay",
+        &[
+            ("optimizer", "lamb"),
+            ("learning_rate", "0.02"),
+            ("beta1", "0.8"),
+            ("beta2", "0.95"),
+            ("weight_decay", "0.1"),
+            ("epsilon", "1e-6"),
+        ],
+    ),
+    ("lion", &[("optimizer", "lion"), ("learning_rate", "0.02"), ("beta2", "0.99")]),
+    (
+        "lion with weight decay",
+        &[
+            ("optimizer", "lion"),
+            ("learning_rate", "0.02"),
+            ("beta1", "0.8"),
+            ("beta2", "0.95"),
+            ("weight_decay", "0.1"),
+        ],
+    ),
 ];
 
 #[test]
@@ -108,6 +182,7 @@ fn fifty_steps_are_pytorchs() {
         let optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &builder.parameters);
         let mut optimizer = optimizer.expect("an optimizer");
 
+        let learning_rate = group.lanes[0].update.learning_rate;
         let expected = &fixture.get(row, "places").values;
         assert_eq!(expected.len(), STEPS * dimensions, "{row}");
         for (step, (pull, expected)) in
@@ -117,7 +192,7 @@ fn fifty_steps_are_pytorchs() {
             let bowl = p.sqr().and_then(|square| (square * &curvature)? * 0.5).expect("the same shape");
             let slope = (p * tensor(pull)).expect("the same shape");
             let loss = (bowl + slope).and_then(|loss| loss.sum_all()?.backward()).expect("gradients");
-            optimizer.step(&builder.parameters, loss).expect("a step");
+            optimizer.step(&builder.parameters, loss, &[learning_rate]).expect("a step");
             let what = format!("{row}, step {}", step + 1);
             assert_near(&what, &flat(place.values()), expected, TOLERANCE);
         }

@@ -1,14 +1,18 @@
 //! Hyperparameters as the engine takes them: typed, and parted into what shapes a model, which all
 //! lanes of a group have in common, and what each lane has for itself.
 
+mod gradient;
 mod initialization;
 mod model;
 mod read;
+mod schedule;
 mod update;
 
+pub use self::gradient::GradientSettings;
 pub use self::initialization::Initialization;
 pub use self::model::{Architecture, Normalization};
-pub use self::update::{MomentumForm, OptimizerKind, UpdateSettings};
+pub use self::schedule::Schedule;
+pub use self::update::{Exempt, MomentumForm, OptimizerKind, UpdateSettings};
 
 use fittingroom_common::hyperparameter::{Hyperparameters, ValueError};
 use fittingroom_common::trial::Seeds;
@@ -69,8 +73,14 @@ pub struct Lane {
     pub dropout: f64,
     /// Share of the target's probability that is spread over all classes.
     pub label_smoothing: f64,
+    /// What is done to gradients before the update.
+    pub gradient: GradientSettings,
     /// Numbers of the update rule.
     pub update: UpdateSettings,
+    /// How the learning rate changes.
+    pub schedule: Schedule,
+    /// What part of the averaged weights a step keeps; 0 where they are not averaged.
+    pub ema_decay: f64,
 }
 
 /// Why hyperparameters cannot be trained with.
@@ -96,6 +106,14 @@ pub enum SettingsError {
     /// Batch normalisation over batches of one image.
     #[error("batch normalization needs batches of at least 2 images, but batch_size is 1")]
     BatchOfOne,
+    /// Momentum by name, but not by number.
+    #[error(
+        "optimizer = {optimizer} with momentum = 0 would be plain sgd: set momentum, to 0.9 for example, or take optimizer = sgd"
+    )]
+    NoMomentum {
+        /// The optimizer.
+        optimizer: &'static str,
+    },
     /// Lanes that do not fit on one another.
     #[error(
         "trials can be trained together only if their model, optimizer, batch size, epochs and seeds of split and order are the same"
@@ -161,7 +179,10 @@ impl Lane {
             initialization: Initialization::of(&read)?,
             dropout: read.number("dropout")?,
             label_smoothing: read.number("label_smoothing")?,
+            gradient: GradientSettings::of(&read)?,
             update: UpdateSettings::of(&read)?,
+            schedule: Schedule::of(&read)?,
+            ema_decay: read.number("ema_decay")?,
         })
     }
 }
@@ -181,7 +202,9 @@ mod tests {
         for definition in CATALOGUE.iter() {
             if let Domain::Choice(words) = definition.domain {
                 for word in words {
-                    let group = Group::single(&with(&[(definition.name, word)]), Seeds::from_one(1));
+                    // Some optimizers are refused without.
+                    let settings = [(definition.name, *word), ("momentum", "0.9")];
+                    let group = Group::single(&with(&settings), Seeds::from_one(1));
                     assert!(group.is_ok(), "{} = {word}: {group:?}", definition.name);
                 }
             }
@@ -203,12 +226,31 @@ mod tests {
                 SettingsError::BatchOfOne,
             ),
             (
+                "momentum without momentum",
+                vec![(with(&[("optimizer", "nesterov")]), seeds)],
+                SettingsError::NoMomentum { optimizer: "nesterov" },
+            ),
+            (
                 "an incomplete set",
                 vec![(Hyperparameters::new(), seeds)],
                 SettingsError::Missing { name: "model" },
             ),
         ] {
             assert_eq!(Group::of(&trials), Err(error), "{name}");
+        }
+    }
+    #[test]
+    fn momentum_has_the_names_of_the_field() {
+        let update = |settings: &[(&str, &str)]| {
+            let settings = [settings, &[("momentum", "0.9")]].concat();
+            let group = Group::single(&with(&settings), Seeds::from_one(1)).expect("good");
+            (group.shape.optimizer, group.lanes[0].update)
+        };
+        for (name, meant) in [
+            ("momentum", &[("optimizer", "sgd")][..]),
+            ("nesterov", &[("optimizer", "sgd"), ("nesterov", "true")]),
+        ] {
+            assert_eq!(update(&[("optimizer", name)]), update(meant), "{name}");
         }
     }
 }

@@ -278,6 +278,7 @@ impl Stack<'_> {
 mod tests {
     use super::*;
     use crate::train::ops::cross_entropy::cross_entropy;
+    use crate::train::params::{Kind, Role};
     use crate::train::rng::Moment;
     use crate::train::testing::group;
     use fittingroom_common::trial::Seeds;
@@ -312,6 +313,22 @@ mod tests {
             let named: Vec<String> =
                 model.named.iter().map(|named| format!("{}{:?}", named.name, named.shape)).collect();
             assert_eq!(named.join(" "), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn weights_of_linear_and_convolution_layers_alone_are_weights_to_regularisation() {
+        for architecture in ["fcn", "lenet"] {
+            for normalization in ["none", "batch", "layer"] {
+                let settings = &[("model", architecture), ("normalization", normalization)];
+                let model = model(settings, IMAGES).expect("fits");
+                let named = model.named.iter().filter(|named| named.kind == Kind::Parameter);
+                for (parameter, named) in model.parameters.iter().zip(named) {
+                    let is_weight = named.name.ends_with(".weight") && !named.name.contains("norm");
+                    let expected = if is_weight { Role::Weight } else { Role::BiasOrNorm };
+                    assert_eq!(parameter.role(), expected, "{architecture} {normalization} {}", named.name);
+                }
+            }
         }
     }
 
