@@ -5,7 +5,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 
-use super::hyper::Lane;
+use super::hyper::{BiasInitialization, Lane};
 use super::init::Fan;
 use super::ops::{GradientSlot, Leaf};
 use super::rng;
@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A weight that each lane draws from its own distribution. `dims`: of one lane, in the
-    /// engine's order; `shape`: in PyTorch's.
+    /// engine's order, the outputs first; `shape`: in PyTorch's.
     pub(crate) fn weight(
         &mut self,
         name: String,
@@ -151,9 +151,26 @@ impl<'a> Builder<'a> {
         let mut values = reserve(count * self.lanes.len())?;
         for lane in self.lanes {
             let distribution = lane.initialization.distribution(fan);
-            values.extend(distribution.draw(&rng::init(lane.seed, &name), count));
+            values.extend(distribution.draw(&rng::init(lane.seed, &name), dims[0], count / dims[0]));
         }
         self.add(name, dims, shape, order, values)
+    }
+
+    /// The bias of a layer of `outputs`. `fan`: of its weight; `of_lane`: where a lane's biases of
+    /// this kind of layer begin.
+    pub(crate) fn bias(
+        &mut self,
+        name: String,
+        outputs: usize,
+        fan: Fan,
+        of_lane: impl Fn(&Lane) -> BiasInitialization,
+    ) -> Result<Parameter> {
+        let mut values = reserve(outputs * self.lanes.len())?;
+        for lane in self.lanes {
+            let distribution = of_lane(lane).distribution(fan);
+            values.extend(distribution.draw(&rng::init(lane.seed, &name), outputs, 1));
+        }
+        self.add(name, &[outputs], &[outputs], Order::AsInPytorch, values)
     }
 
     /// A parameter that begins with one value everywhere.

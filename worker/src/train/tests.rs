@@ -106,6 +106,7 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
             vec![("learning_rate", "0.01"), ("momentum", "0.9"), ("dropout", "0.5")],
             vec![("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
             vec![
+                ("initialization", "pytorch_default"),
                 ("weight_decay", "0.1"),
                 ("beta1", "0.8"),
                 ("epsilon", "1e-5"),
@@ -130,6 +131,17 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
             );
         }
     }
+}
+
+#[test]
+fn weights_that_all_begin_at_zero_learn_nothing_but_how_frequent_classes_are() {
+    let settings = merged(&[("initialization", "zeros")]);
+    let traces = run(&[(&settings, Seeds::from_one(1))], &dataset(300, 60));
+    let (train, validation, _) = traces.reports[0].last().expect("an epoch");
+    // The classes are equally frequent: 1/3 of the images, and a loss of ln 3.
+    assert!(validation.accuracy.get() < 0.4, "{validation:?}");
+    assert!((train.loss.get() - 3f64.ln()).abs() < 0.02, "{train:?}");
+    assert!(traces.tensors[0][..64 * 16].iter().all(|weight| *weight == 0.0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod model;
 mod read;
 mod update;
 
-pub use self::initialization::Initialization;
+pub use self::initialization::{BiasInitialization, FanMode, Initialization};
 pub use self::model::{Architecture, Normalization};
 pub use self::update::{MomentumForm, OptimizerKind, UpdateSettings};
 
@@ -65,6 +65,10 @@ pub struct Lane {
     pub start: Start,
     /// Distribution of the initial weights.
     pub initialization: Initialization,
+    /// Where the biases of linear layers begin.
+    pub linear_bias: BiasInitialization,
+    /// Where the biases of convolutions begin.
+    pub convolution_bias: BiasInitialization,
     /// Probability with which a hidden unit is dropped.
     pub dropout: f64,
     /// Share of the target's probability that is spread over all classes.
@@ -155,10 +159,13 @@ impl GroupShape {
 impl Lane {
     fn of(hyperparameters: &Hyperparameters, seed: u64) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
+        let initialization = Initialization::of(&read)?;
         Ok(Self {
             seed,
             start: Start::Drawn,
-            initialization: Initialization::of(&read)?,
+            initialization,
+            linear_bias: BiasInitialization::of(&read, "initial_linear_bias", initialization)?,
+            convolution_bias: BiasInitialization::of(&read, "initial_convolution_bias", initialization)?,
             dropout: read.number("dropout")?,
             label_smoothing: read.number("label_smoothing")?,
             update: UpdateSettings::of(&read)?,

@@ -195,7 +195,7 @@ impl Stack<'_> {
             window_extent.order(),
             fan,
         )?;
-        let bias = self.builder.constant(format!("{name}.bias"), &[channels], Order::AsInPytorch, 0.0)?;
+        let bias = self.builder.bias(format!("{name}.bias"), channels, fan, |lane| lane.convolution_bias)?;
         let activation = self.activation_before_norm();
         self.layers.push(Layer::Convolution { weight, bias, window, activation });
         self.norm()
@@ -219,14 +219,15 @@ impl Stack<'_> {
         self.numbers.linear += 1;
         let name = format!("fc{}", self.numbers.linear);
         let inputs = self.extent.features();
+        let fan = Fan { inputs, outputs };
         let weight = self.builder.weight(
             format!("{name}.weight"),
             &[outputs, inputs],
             &[outputs, inputs],
             self.extent.order(),
-            Fan { inputs, outputs },
+            fan,
         )?;
-        let bias = self.builder.constant(format!("{name}.bias"), &[outputs], Order::AsInPytorch, 0.0)?;
+        let bias = self.builder.bias(format!("{name}.bias"), outputs, fan, |lane| lane.linear_bias)?;
         self.extent = Extent { height: 1, width: 1, channels: outputs };
         self.layers.push(Layer::Linear { weight, bias, activation });
         Ok(())
