@@ -149,7 +149,10 @@ impl From<ModelError> for TrainError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Tensor(error) => error.into(),
-            ModelError::ImagesTooSmall { .. } | ModelError::Weights(_) => Self::Model(error),
+            ModelError::ImagesTooSmall { .. }
+            | ModelError::UnfitGroups { .. }
+            | ModelError::SinglePixels { .. }
+            | ModelError::Weights(_) => Self::Model(error),
         }
     }
 }

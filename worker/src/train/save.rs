@@ -290,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("model.safetensors");
         for architecture in ["fcn", "lenet"] {
-            for normalization in ["none", "batch", "layer"] {
+            for normalization in ["none", "batch", "layer", "group", "instance"] {
                 let (model, record) = made(&[("model", architecture), ("normalization", normalization)]);
                 save(&path, &model, 0, &record).expect("saved");
                 let (read, read_record) = load(&path, &Device::Cpu).expect("read");

@@ -71,6 +71,8 @@ pub struct Lane {
     pub convolution_bias: BiasInitialization,
     /// Probability with which a hidden unit is dropped.
     pub dropout: f64,
+    /// Probability with which a channel of a convolution's output is dropped.
+    pub spatial_dropout: f64,
     /// Share of the target's probability that is spread over all classes.
     pub label_smoothing: f64,
     /// Numbers of the update rule.
@@ -151,7 +153,10 @@ impl GroupShape {
     pub fn smallest_batch(&self) -> usize {
         match self.normalization {
             Normalization::Batch => 2,
-            Normalization::None | Normalization::Layer => 1,
+            Normalization::None
+            | Normalization::Layer
+            | Normalization::Group { .. }
+            | Normalization::Instance => 1,
         }
     }
 }
@@ -167,6 +172,7 @@ impl Lane {
             linear_bias: BiasInitialization::of(&read, "initial_linear_bias", initialization)?,
             convolution_bias: BiasInitialization::of(&read, "initial_convolution_bias", initialization)?,
             dropout: read.number("dropout")?,
+            spatial_dropout: read.number("spatial_dropout")?,
             label_smoothing: read.number("label_smoothing")?,
             update: UpdateSettings::of(&read)?,
         })
