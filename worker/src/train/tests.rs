@@ -181,7 +181,7 @@ fn a_run_from_the_weights_that_another_drew_equals_it() {
             hyperparameters: hyperparameters(&settings),
             seeds: seeds(1),
             images,
-            input: Standardization { mean: 0.0, deviation: 1.0 },
+            input: Standardization::Fixed { mean: 0.0, deviation: 1.0 },
         };
         for (index, lane) in given.lanes.iter_mut().enumerate() {
             let path = folder.path().join(index.to_string());

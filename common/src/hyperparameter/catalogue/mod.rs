@@ -1,6 +1,7 @@
 //! The catalogue itself, one file per theme.
 
 mod initialization;
+mod input;
 mod model;
 mod optimization;
 mod regularization;
@@ -32,6 +33,7 @@ pub static CATALOGUE: LazyLock<Vec<&'static Definition>> = LazyLock::new(|| {
     let themes = [
         model::MODEL,
         initialization::INITIALIZATION,
+        input::INPUT,
         optimization::OPTIMIZATION,
         regularization::REGULARIZATION,
         training::TRAINING,

@@ -2,11 +2,13 @@
 //! lanes of a group have in common, and what each lane has for itself.
 
 mod initialization;
+mod input;
 mod model;
 mod read;
 mod update;
 
 pub use self::initialization::{BiasInitialization, FanMode, Initialization};
+pub use self::input::InputStandardization;
 pub use self::model::{Architecture, Normalization};
 pub use self::update::{MomentumForm, OptimizerKind, UpdateSettings};
 
@@ -48,6 +50,8 @@ pub struct GroupShape {
     pub architecture: Architecture,
     /// Between each linear or convolution layer and its activation.
     pub normalization: Normalization,
+    /// How grey values become inputs; the lanes share the batches.
+    pub input: InputStandardization,
     /// The update rule.
     pub optimizer: OptimizerKind,
     /// Images per step.
@@ -104,7 +108,7 @@ pub enum SettingsError {
     BatchOfOne,
     /// Lanes that do not fit on one another.
     #[error(
-        "trials can be trained together only if their model, optimizer, batch size, epochs and seeds of split and order are the same"
+        "trials can be trained together only if their model, inputs, optimizer, batch size, epochs and seeds of split and order are the same"
     )]
     Unlike,
     /// A group without trials.
@@ -146,7 +150,14 @@ impl GroupShape {
             return Err(SettingsError::BatchOfOne);
         }
         let epochs = read.integer("epochs")? as u32;
-        Ok(Self { architecture, normalization, optimizer: OptimizerKind::of(&read)?, batch_size, epochs })
+        Ok(Self {
+            architecture,
+            normalization,
+            input: InputStandardization::of(&read)?,
+            optimizer: OptimizerKind::of(&read)?,
+            batch_size,
+            epochs,
+        })
     }
 
     /// The fewest images that a step can be made of: one image has no variance to normalise by.
