@@ -103,6 +103,7 @@ struct Steps {
 impl Steps {
     fn take(group: &Group, device: &Device) -> Result<Self, TrainError> {
         let (images, labels) = batch(device)?;
+        let rates: Vec<f64> = group.lanes.iter().map(|lane| lane.update.learning_rate).collect();
         let smoothing: Vec<f64> = group.lanes.iter().map(|lane| lane.label_smoothing).collect();
         let mut model = Model::new(&group.shape, &group.lanes, IMAGES, device)?;
         let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
@@ -119,7 +120,7 @@ impl Steps {
                     }
                 }
             }
-            optimizer.step(&model.parameters, loss.backward()?)?;
+            optimizer.step(&model.parameters, loss.backward()?, &rates)?;
             model.steps += 1;
         }
         for parameter in &model.parameters {

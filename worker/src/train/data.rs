@@ -6,7 +6,7 @@ use candle_core::{Device, Result, Tensor};
 use fittingroom_common::dataset::{Dataset, Part, Shape};
 use rand::seq::SliceRandom;
 
-use super::hyper::Visiting;
+use super::hyper::{InputStandardization, Visiting};
 use super::rng;
 use super::simd;
 
@@ -52,11 +52,17 @@ impl Split {
 
 /// How grey values become a model's input: `(pixel / 255 - mean) / deviation`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standardization {
-    /// Mean of pixel / 255 over the images trained on.
-    pub mean: f64,
-    /// Its standard deviation; 1 where all pixels are alike.
-    pub deviation: f64,
+pub enum Standardization {
+    /// With the same numbers for all images.
+    Fixed {
+        /// Mean of pixel / 255 over the images trained on; 0 where inputs stay from 0 to 1.
+        mean: f64,
+        /// Its standard deviation; 1 where all pixels are alike or inputs stay from 0 to 1.
+        deviation: f64,
+    },
+    /// With the mean of pixel / 255 over the image itself, and its standard deviation or, if that is
+    /// larger, the inverse root of its pixels, as `tf.image.per_image_standardization` does it.
+    PerImage,
 }
 
 impl Standardization {
@@ -80,13 +86,45 @@ impl Standardization {
         };
         let mean = average(&|grey| grey);
         let deviation = average(&|grey| (grey - mean).powi(2)).sqrt();
-        Self { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
+        Self::Fixed { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
     }
 
-    /// The factor and the offset that take a grey value from 0 to 255 to the input.
-    fn affine(self) -> (f64, f64) {
-        (1.0 / (255.0 * self.deviation), -self.mean / self.deviation)
+    /// The factor and the offset that take an image's grey values from 0 to 255 to the input.
+    fn affine(self, image: &[u8]) -> (f64, f64) {
+        match self {
+            Self::Fixed { mean, deviation } => affine(mean, deviation),
+            Self::PerImage => {
+                // Whole numbers: the sums are exact.
+                let sum: u64 = image.iter().map(|&grey| u64::from(grey)).sum();
+                let squares: u64 = image.iter().map(|&grey| u64::from(grey).pow(2)).sum();
+                let count = image.len() as f64;
+                let mean = sum as f64 / count;
+                let variance = (squares as f64 / count - mean * mean).max(0.0);
+                affine(mean / 255.0, (variance.sqrt() / 255.0).max(count.sqrt().recip()))
+            }
+        }
     }
+
+    /// The input of images of `[images, pixels]` grey values from 0 to 255, in candle's ops.
+    fn composed(self, grey: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Fixed { mean, deviation } => {
+                let (factor, offset) = affine(mean, deviation);
+                grey.affine(factor, offset)
+            }
+            Self::PerImage => {
+                let values = (grey / 255.0)?;
+                let centred = values.broadcast_sub(&values.mean_keepdim(1)?)?;
+                let deviation = centred.sqr()?.mean_keepdim(1)?.sqrt()?;
+                let least = (grey.dim(1)? as f64).sqrt().recip();
+                centred.broadcast_div(&deviation.maximum(least)?)
+            }
+        }
+    }
+}
+
+fn affine(mean: f64, deviation: f64) -> (f64, f64) {
+    (1.0 / (255.0 * deviation), -mean / deviation)
 }
 
 /// The images of one part of a dataset, where the device can read them.
@@ -130,21 +168,21 @@ impl<'a> Images<'a> {
 
     /// These images, in this order, standardised.
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
-        let (factor, offset) = self.input.affine();
         let pixels = self.height * self.width;
         let images = match &self.on_device {
             Some(all) => {
                 let indices = Tensor::new(indices, &self.device)?;
-                all.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?.affine(factor, offset)?
+                self.input.composed(&all.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?)?
             }
             None => {
                 let mut images = vec![0f32; indices.len() * pixels];
-                let (factor, offset) = (factor as f32, offset as f32);
                 simd::dispatch(
                     #[inline(always)]
                     || {
                         for (image, &index) in images.chunks_exact_mut(pixels).zip(indices) {
                             let grey = &self.part.pixels[index as usize * pixels..][..pixels];
+                            let (factor, offset) = self.input.affine(grey);
+                            let (factor, offset) = (factor as f32, offset as f32);
                             for (value, grey) in image.iter_mut().zip(grey) {
                                 *value = f32::from(*grey) * factor + offset;
                             }
@@ -174,11 +212,22 @@ pub struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    /// Splits a dataset and standardises it by its training images.
-    pub fn new(dataset: &'a Dataset, split_seed: u64, device: &Device) -> Result<Self> {
+    /// Splits a dataset and standardises it, by its training images if by any.
+    pub fn new(
+        dataset: &'a Dataset,
+        split_seed: u64,
+        standardization: InputStandardization,
+        device: &Device,
+    ) -> Result<Self> {
         let shape = &dataset.shape;
         let split = Split::stratified(&dataset.train.labels, split_seed);
-        let input = Standardization::of(&dataset.train, shape.pixels(), &split.training);
+        let input = match standardization {
+            InputStandardization::Dataset => {
+                Standardization::of(&dataset.train, shape.pixels(), &split.training)
+            }
+            InputStandardization::Unit => Standardization::Fixed { mean: 0.0, deviation: 1.0 },
+            InputStandardization::PerImage => Standardization::PerImage,
+        };
         let images = Images::new(&dataset.train, shape, input, device)?;
         let test = Images::new(&dataset.test, shape, input, device)?;
         Ok(Self { split, input, images, test })
@@ -231,12 +280,74 @@ mod tests {
     fn inputs_have_mean_0_and_deviation_1_over_the_training_images() {
         let part = Part { pixels: vec![0, 255, 51, 102, 10, 20], labels: vec![0, 1, 0] };
         let input = Standardization::of(&part, 2, &[0, 1]);
-        assert_close("mean", &[input.mean], &[0.4], 1e-12);
+        let Standardization::Fixed { mean, deviation } = input else { panic!("{input:?}") };
+        assert_close("mean", &[mean], &[0.4], 1e-12);
         let shape = Shape { height: 1, width: 2, classes: 2, train_images: 3, test_images: 0 };
         let images = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
         let batch = images.batch(&[1, 0]).expect("good");
         assert_eq!((batch.images.dims(), &*batch.labels), (&[1, 2, 1, 2, 1][..], &[1, 0][..]));
-        let expected = [0.2, 0.4, 0.0, 1.0].map(|grey| (grey - input.mean) / input.deviation);
+        let expected = [0.2, 0.4, 0.0, 1.0].map(|grey| (grey - mean) / deviation);
         assert_close("batch", &flat(&batch.images), &expected, 1e-6);
+    }
+
+    #[test]
+    fn inputs_are_standardised_as_asked() {
+        // The least deviation of an image of 4 pixels is 1/2.
+        let pixels = [[0, 255, 0, 255], [255, 0, 0, 0], [10, 20, 30, 40], [200; 4]];
+        let part = Part { pixels: pixels.concat(), labels: vec![0, 1, 0, 1] };
+        let shape = Shape { height: 2, width: 2, classes: 2, train_images: 4, test_images: 4 };
+        let dataset = Dataset { shape, train: part.clone(), test: part };
+        for (standardization, expected) in [
+            (
+                InputStandardization::Unit,
+                pixels.concat().iter().map(|&grey| f64::from(grey) / 255.0).collect(),
+            ),
+            (
+                InputStandardization::PerImage,
+                // By tf.image.per_image_standardization's definition; the deviation of the second image
+                // is the square root of 3/16, below 1/2.
+                vec![
+                    -1.0,
+                    1.0,
+                    -1.0,
+                    1.0,
+                    1.5,
+                    -0.5,
+                    -0.5,
+                    -0.5,
+                    -30.0 / 255.0,
+                    -10.0 / 255.0,
+                    10.0 / 255.0,
+                    30.0 / 255.0,
+                    0.0,
+                    0.0,
+                    0.0,
+                    0.0,
+                ],
+            ),
+        ] {
+            let data = Data::new(&dataset, 1, standardization, &Device::Cpu).expect("good");
+            let batch = data.test.batch(&[0, 1, 2, 3]).expect("good");
+            assert_close(&format!("{standardization:?}"), &flat(&batch.images), &expected, 1e-6);
+            let grey: Vec<f32> = pixels.concat().into_iter().map(f32::from).collect();
+            let grey = Tensor::from_vec(grey, (4, 4), &Device::Cpu).expect("good");
+            let composed = data.input.composed(&grey).expect("good");
+            assert_close(&format!("{standardization:?}, composed"), &flat(&composed), &expected, 1e-6);
+        }
+    }
+
+    #[test]
+    fn an_image_by_itself_has_mean_0_and_deviation_1() {
+        let part = Part {
+            pixels: (0..128).map(|pixel| (pixel * pixel * 37 % 251) as u8).collect(),
+            labels: vec![0, 1],
+        };
+        let shape = Shape { height: 8, width: 8, classes: 2, train_images: 2, test_images: 2 };
+        let images = Images::new(&part, &shape, Standardization::PerImage, &Device::Cpu).expect("good");
+        for index in [0, 1] {
+            let values = flat(&images.batch(&[index]).expect("good").images);
+            let moment = |power| values.iter().map(|value| value.powi(power)).sum::<f64>() / 64.0;
+            assert_close("moments", &[moment(1), moment(2)], &[0.0, 1.0], 1e-6);
+        }
     }
 }

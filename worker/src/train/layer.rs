@@ -5,9 +5,11 @@ use candle_core::{Result, Tensor};
 use super::ops::batch_norm::{self, Running};
 use super::ops::convolution::convolution;
 use super::ops::dropout::{Draw, dropout};
+use super::ops::group_norm::group_norm;
 use super::ops::layer_norm::layer_norm;
 use super::ops::linear::linear;
 use super::ops::max_pool::max_pool;
+use super::ops::spatial_dropout::spatial_dropout;
 use super::ops::{Activation, Window};
 use super::params::{Graph, Parameter};
 use super::rng::{self, Moment};
@@ -48,7 +50,17 @@ pub(crate) enum Layer {
         bias: Parameter,
         activation: Activation,
     },
+    NormOverGroups {
+        weight: Parameter,
+        bias: Parameter,
+        groups: usize,
+        activation: Activation,
+    },
     Dropout {
+        number: usize,
+        lanes: Vec<DropoutLane>,
+    },
+    SpatialDropout {
         number: usize,
         lanes: Vec<DropoutLane>,
     },
@@ -87,6 +99,9 @@ impl Layer {
             Self::NormOverImage { weight, bias, activation } => {
                 layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation)
             }
+            Self::NormOverGroups { weight, bias, groups, activation } => {
+                group_norm(x, weight.leaf(graph), bias.leaf(graph), *groups, *activation)
+            }
             Self::Dropout { number, lanes } => match mode {
                 Mode::Evaluate => Ok(x.clone()),
                 Mode::Train(moment) => {
@@ -95,6 +110,16 @@ impl Layer {
                         stream: rng::dropout(lane.seed, moment, *number),
                     };
                     dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>())
+                }
+            },
+            Self::SpatialDropout { number, lanes } => match mode {
+                Mode::Evaluate => Ok(x.clone()),
+                Mode::Train(moment) => {
+                    let draw = |lane: &DropoutLane| Draw {
+                        probability: lane.probability,
+                        stream: rng::spatial_dropout(lane.seed, moment, *number),
+                    };
+                    spatial_dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>())
                 }
             },
         }

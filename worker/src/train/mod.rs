@@ -153,7 +153,10 @@ impl From<ModelError> for TrainError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Tensor(error) => error.into(),
-            ModelError::ImagesTooSmall { .. } | ModelError::Weights(_) => Self::Model(error),
+            ModelError::ImagesTooSmall { .. }
+            | ModelError::UnfitGroups { .. }
+            | ModelError::SinglePixels { .. }
+            | ModelError::Weights(_) => Self::Model(error),
         }
     }
 }
@@ -174,7 +177,7 @@ pub fn train(
     let started = Instant::now();
     let lanes = group.lanes.len();
     let smoothing: Vec<f64> = group.lanes.iter().map(|lane| lane.label_smoothing).collect();
-    let data = Data::new(dataset, group.split_seed, device)?;
+    let data = Data::new(dataset, group.split_seed, group.shape.input, device)?;
     let smallest_batch = group.shape.smallest_batch();
     if data.split.training.len() < smallest_batch {
         let images = dataset.train.labels.len();

@@ -5,7 +5,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 
-use super::hyper::Lane;
+use super::hyper::{BiasInitialization, Lane};
 use super::init::Fan;
 use super::ops::{GradientSlot, Leaf};
 use super::rng;
@@ -153,7 +153,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A weight that each lane draws from its own distribution. `dims`: of one lane, in the
-    /// engine's order; `shape`: in PyTorch's.
+    /// engine's order, the outputs first; `shape`: in PyTorch's.
     pub(crate) fn weight(
         &mut self,
         name: String,
@@ -166,12 +166,29 @@ impl<'a> Builder<'a> {
         let mut values = reserve(count * self.lanes.len())?;
         for lane in self.lanes {
             let distribution = lane.initialization.distribution(fan);
-            values.extend(distribution.draw(&rng::init(lane.seed, &name), count));
+            values.extend(distribution.draw(&rng::init(lane.seed, &name), dims[0], count / dims[0]));
         }
         self.add(name, dims, shape, order, values, Role::Weight)
     }
 
-    /// A bias or a parameter of a normalisation, which begins with one value everywhere.
+    /// The bias of a layer of `outputs`. `fan`: of its weight; `of_lane`: where a lane's biases of
+    /// this kind of layer begin.
+    pub(crate) fn bias(
+        &mut self,
+        name: String,
+        outputs: usize,
+        fan: Fan,
+        of_lane: impl Fn(&Lane) -> BiasInitialization,
+    ) -> Result<Parameter> {
+        let mut values = reserve(outputs * self.lanes.len())?;
+        for lane in self.lanes {
+            let distribution = of_lane(lane).distribution(fan);
+            values.extend(distribution.draw(&rng::init(lane.seed, &name), outputs, 1));
+        }
+        self.add(name, &[outputs], &[outputs], Order::AsInPytorch, values, Role::BiasOrNorm)
+    }
+
+    /// A parameter of a normalisation, which begins with one value everywhere.
     pub(crate) fn constant(
         &mut self,
         name: String,

@@ -34,3 +34,10 @@ pub(crate) fn dropout(seed: u64, moment: Moment, layer: usize) -> Stream {
     let Moment { epoch, step } = moment;
     Stream::new(seed).named("dropout").numbered(u64::from(epoch)).numbered(step as u64).numbered(layer as u64)
 }
+
+/// The channels that a layer drops in one step.
+pub(crate) fn spatial_dropout(seed: u64, moment: Moment, layer: usize) -> Stream {
+    let Moment { epoch, step } = moment;
+    let purpose = Stream::new(seed).named("spatial_dropout");
+    purpose.numbered(u64::from(epoch)).numbered(step as u64).numbered(layer as u64)
+}

@@ -7,7 +7,8 @@
 //! | `hyperparameters` | JSON object, complete |
 //! | `seeds` | JSON object: `split`, `order`, `trial` |
 //! | `shape` | JSON object: `height`, `width`, `classes` |
-//! | `input_mean`, `input_std` | decimal numbers: the input is `(pixel / 255 - mean) / std` |
+//! | `input` | `fixed` or `per_image`: where the numbers of the next row come from |
+//! | `input_mean`, `input_std` | decimal numbers: the input is `(pixel / 255 - mean) / std`. Not there with `per_image`, which takes mean and deviation of each image's own pixels / 255, but no deviation below 1 / sqrt(pixels) |
 //! | `program` | version of Fitting Room that wrote the file |
 //!
 //! The tensors' names are those of [`super::model`].
@@ -27,6 +28,8 @@ use super::weights::floats;
 use fittingroom_common::trial::Seeds;
 
 const FORMAT: &str = "fittingroom-model-1";
+const FIXED: &str = "fixed";
+const PER_IMAGE: &str = "per_image";
 
 /// What is kept of a model beside its tensors.
 #[derive(Clone, Debug, PartialEq)]
@@ -190,15 +193,23 @@ fn encode(model: &Model, lane: usize, record: &Record) -> Result<Vec<u8>, candle
 
 fn metadata(record: &Record) -> serde_json::Value {
     let text = |value: serde_json::Value| value.to_string();
-    serde_json::json!({
+    let mut metadata = serde_json::json!({
         "format": FORMAT,
         "hyperparameters": text(serde_json::json!(record.hyperparameters)),
         "seeds": text(serde_json::json!(record.seeds)),
         "shape": text(serde_json::json!(record.images)),
-        "input_mean": record.input.mean.to_string(),
-        "input_std": record.input.deviation.to_string(),
         "program": env!("CARGO_PKG_VERSION"),
-    })
+    });
+    match record.input {
+        Standardization::Fixed { mean, deviation } => {
+            metadata["input"] = FIXED.into();
+            metadata["input_mean"] = mean.to_string().into();
+            metadata["input_std"] = deviation.to_string().into();
+        }
+        // Without the numbers, whoever knows nothing of `input` finds out.
+        Standardization::PerImage => metadata["input"] = PER_IMAGE.into(),
+    }
+    metadata
 }
 
 /// Reads a model back, as a single lane, to evaluate it.
@@ -255,6 +266,16 @@ fn read_record<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a String>) -> Res
     if text("format")? != FORMAT {
         return Err(wrong("format", format!("is not {FORMAT:?}, the one that this version reads")));
     }
+    let input = match text("input")?.as_str() {
+        FIXED => Standardization::Fixed { mean: number("input_mean")?, deviation: number("input_std")? },
+        PER_IMAGE => Standardization::PerImage,
+        other => {
+            return Err(wrong(
+                "input",
+                format!("is {other:?}, which is neither {FIXED:?} nor {PER_IMAGE:?}"),
+            ));
+        }
+    };
     Ok(Record {
         hyperparameters: serde_json::from_str(text("hyperparameters")?)
             .map_err(|error| wrong("hyperparameters", format!("cannot be read: {error}")))?,
@@ -262,7 +283,7 @@ fn read_record<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a String>) -> Res
             .map_err(|error| wrong("seeds", format!("cannot be read: {error}")))?,
         images: serde_json::from_str(text("shape")?)
             .map_err(|error| wrong("shape", format!("cannot be read: {error}")))?,
-        input: Standardization { mean: number("input_mean")?, deviation: number("input_std")? },
+        input,
     })
 }
 
@@ -280,7 +301,7 @@ mod tests {
         let group = group(&[(settings, seeds)]);
         let mut model = Model::new(&group.shape, &group.lanes, IMAGES, &Device::Cpu).expect("fits");
         model.steps = 77;
-        let input = Standardization { mean: 0.28 + 1e-17, deviation: 0.1 + 0.2 };
+        let input = Standardization::Fixed { mean: 0.28 + 1e-17, deviation: 0.1 + 0.2 };
         let hyperparameters = hyperparameters(settings);
         (model, Record { hyperparameters, seeds, images: IMAGES, input })
     }
@@ -290,7 +311,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("model.safetensors");
         for architecture in ["fcn", "lenet"] {
-            for normalization in ["none", "batch", "layer"] {
+            for normalization in ["none", "batch", "layer", "group", "instance"] {
                 let (model, record) = made(&[("model", architecture), ("normalization", normalization)]);
                 save(&path, &model, 0, &record).expect("saved");
                 let (read, read_record) = load(&path, &Device::Cpu).expect("read");
@@ -311,6 +332,25 @@ mod tests {
             1,
             "a temporary file is left"
         );
+    }
+
+    #[test]
+    fn a_model_says_how_to_feed_it() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("model.safetensors");
+        let (model, fixed) = made(&[]);
+        let per_image = Record { input: Standardization::PerImage, ..fixed.clone() };
+        for (record, word, numbers) in [(fixed, FIXED, true), (per_image, PER_IMAGE, false)] {
+            save(&path, &model, 0, &record).expect("saved");
+            assert_eq!(load(&path, &Device::Cpu).expect("read").1, record);
+            let bytes = std::fs::read(&path).expect("bytes");
+            let (_, header) = SafeTensors::read_metadata(&bytes).expect("safetensors");
+            let metadata = header.metadata().as_ref().expect("there");
+            assert_eq!(metadata["input"], word);
+            for key in ["input_mean", "input_std"] {
+                assert_eq!(metadata.contains_key(key), numbers, "{word}: {key}");
+            }
+        }
     }
 
     #[test]

@@ -72,6 +72,14 @@ fn every_model_optimizer_and_normalization_learns() {
         ("layer norm, smoothing", &[("normalization", "layer"), ("label_smoothing", "0.1")]),
         ("lenet", &[("model", "lenet"), ("epochs", "3")]),
         ("lenet, batch norm", &[("model", "lenet"), ("normalization", "batch"), ("epochs", "3")]),
+        ("group norm, orthogonal", &[("normalization", "group"), ("initialization", "orthogonal")]),
+        (
+            "lenet, instance norm, spatial dropout",
+            &[("model", "lenet"), ("normalization", "instance"), ("spatial_dropout", "0.1"), ("epochs", "3")],
+        ),
+        ("PyTorch's initialization", &[("initialization", "pytorch_default")]),
+        ("inputs from 0 to 1", &[("input_standardization", "unit")]),
+        ("inputs by image", &[("input_standardization", "per_image")]),
     ] {
         let settings = [merged(&[("epochs", "8"), ("learning_rate", "0.01")]), settings.to_vec()].concat();
         let traces = run(&[(&settings, Seeds::from_one(1))], &dataset);
@@ -91,6 +99,9 @@ fn the_same_seeds_give_the_same_bits_and_others_do_not() {
     let seeds = Seeds::from_one(1);
     let once = run(&[(&settings, seeds)], &dataset);
     assert_eq!(once, run(&[(&settings, seeds)], &dataset));
+    let channels = [&settings[..], &[("model", "lenet"), ("spatial_dropout", "0.3")]].concat();
+    let lenet = run(&[(&channels, seeds)], &dataset);
+    assert_eq!(lenet, run(&[(&channels, seeds)], &dataset));
     for (name, other) in [
         ("split", Seeds { split: 9, ..seeds }),
         ("order", Seeds { order: 9, ..seeds }),
@@ -114,13 +125,22 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
         ("fcn", "nadam", "batch"),
         ("fcn", "lamb", "layer"),
         ("fcn", "lion", "none"),
+        ("fcn", "sgd", "group"),
+        ("lenet", "adam", "group"),
+        ("lenet", "sgd", "instance"),
     ] {
         let common =
             [("model", model), ("optimizer", optimizer), ("normalization", normalization), ("epochs", "1")];
         let own = [
-            vec![("learning_rate", "0.01"), ("momentum", "0.9"), ("dropout", "0.5")],
+            vec![
+                ("learning_rate", "0.01"),
+                ("momentum", "0.9"),
+                ("dropout", "0.5"),
+                ("spatial_dropout", "0.3"),
+            ],
             vec![("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
             vec![
+                ("initialization", "pytorch_default"),
                 ("weight_decay", "0.1"),
                 ("beta1", "0.8"),
                 ("epsilon", "1e-5"),
@@ -198,10 +218,22 @@ fn averages_are_what_is_evaluated_and_kept() {
 }
 
 #[test]
+fn weights_that_all_begin_at_zero_learn_nothing_but_how_frequent_classes_are() {
+    let settings = merged(&[("initialization", "zeros")]);
+    let traces = run(&[(&settings, Seeds::from_one(1))], &dataset(300, 60));
+    let (train, validation, _) = traces.reports[0].last().expect("an epoch");
+    // The classes are equally frequent: 1/3 of the images, and a loss of ln 3.
+    assert!(validation.accuracy.get() < 0.4, "{validation:?}");
+    assert!((train.loss.get() - 3f64.ln()).abs() < 0.02, "{train:?}");
+    assert!(traces.tensors[0][..64 * 16].iter().all(|weight| *weight == 0.0));
+}
+
+#[test]
 fn a_run_from_the_weights_that_another_drew_equals_it() {
     let dataset = dataset(70, 10);
     let folder = tempfile::tempdir().expect("temporary folder");
-    for (model, normalization) in [("fcn", "none"), ("fcn", "batch"), ("lenet", "batch"), ("lenet", "layer")]
+    for (model, normalization) in
+        [("fcn", "none"), ("fcn", "batch"), ("lenet", "batch"), ("lenet", "layer"), ("lenet", "group")]
     {
         let settings = merged(&[("model", model), ("normalization", normalization), ("epochs", "1")]);
         let seeds = |trial: u64| Seeds { trial, ..Seeds::from_one(1) };
@@ -214,7 +246,7 @@ fn a_run_from_the_weights_that_another_drew_equals_it() {
             hyperparameters: hyperparameters(&settings),
             seeds: seeds(1),
             images,
-            input: Standardization { mean: 0.0, deviation: 1.0 },
+            input: Standardization::Fixed { mean: 0.0, deviation: 1.0 },
         };
         for (index, lane) in given.lanes.iter_mut().enumerate() {
             let path = folder.path().join(index.to_string());
@@ -298,7 +330,8 @@ fn a_caller_can_stop_in_the_middle_of_an_epoch() {
 fn the_last_batch_is_kept_unless_batch_norm_is_left_with_one_image() {
     // 36 images leave 33 to train on: with batches of 16 that is 16, 16 and 1.
     let dataset = dataset(36, 3);
-    for (normalization, expected) in [("none", 3), ("layer", 3), ("batch", 2)] {
+    for (normalization, expected) in [("none", 3), ("layer", 3), ("group", 3), ("instance", 3), ("batch", 2)]
+    {
         let settings = merged(&[("normalization", normalization)]);
         let group = group(&[(&settings, Seeds::from_one(1))]);
         assert_eq!(group.shape.normalization == Normalization::Batch, expected == 2);
@@ -328,6 +361,12 @@ fn what_cannot_be_trained_is_an_error_that_says_why() {
     };
     let message = run(&[("model", "lenet")], &flat);
     assert!(message.contains("images of 1x64 are too small"), "{message}");
+    let message = run(&[("normalization", "group"), ("hidden_sizes", "300,12")], &dataset(30, 3));
+    assert!(
+        message.contains("norm_groups = 8 cannot part the 300 channels of norm1")
+            && message.contains("groups = 6"),
+        "{message}"
+    );
     let message = run(&[("normalization", "batch")], &dataset(2, 3));
     assert!(message.contains("2 training images"), "{message}");
 }

@@ -269,7 +269,9 @@ def initializations() -> dict[str, Tensor]:
     """For each initialisation and layer: PyTorch's fans, its formula, and moments of its own draws.
 
     `formula` is the standard deviation and the bound, infinite for normal distributions; `drawn` is
-    mean, standard deviation, least and largest of one tensor that PyTorch has drawn.
+    mean, standard deviation, least and largest of one tensor that PyTorch has drawn, `bias_drawn` of
+    the bias beside it. Of orthogonal ones there are the normal numbers that PyTorch drew, and the
+    weight that it made of them.
     """
     fans = nn.init._calculate_fan_in_and_fan_out
     relu = nn.init.calculate_gain("relu")
@@ -283,8 +285,15 @@ def initializations() -> dict[str, Tensor]:
     def xavier(weight: Tensor) -> float:
         return math.sqrt(2 / sum(fans(weight)))
 
-    def kaiming(weight: Tensor) -> float:
-        return relu / math.sqrt(fans(weight)[0])
+    def truncated(deviation: float) -> list[float]:
+        """Of a normal distribution that ends at -2 and 2."""
+        end = 2 / deviation
+        inside = math.erf(end / math.sqrt(2))
+        density = math.exp(-(end**2) / 2) / math.sqrt(2 * math.pi)
+        return [deviation * math.sqrt(1 - 2 * end * density / inside), 2.0]
+
+    def kaiming(weight: Tensor, mode: int = 0, gain: float = relu) -> float:
+        return gain / math.sqrt(fans(weight)[mode])
 
     def kaiming_normal(weight: Tensor) -> Tensor:
         return nn.init.kaiming_normal_(weight, nonlinearity="relu")
@@ -299,6 +308,8 @@ def initializations() -> dict[str, Tensor]:
         "fc1": (256, 3136),
         "fc3": (10, 128),
     }.items():
+        module = nn.Linear if len(shape) == 2 else nn.Conv2d
+        default = module(shape[1], shape[0], *shape[2:3], dtype=torch.float64)
         weight = torch.empty(shape, dtype=torch.float64)
         for name, formula, draw in [
             ("normal", normal(0.02), lambda weight: nn.init.normal_(weight, std=0.02)),
@@ -306,12 +317,75 @@ def initializations() -> dict[str, Tensor]:
             ("xavier_uniform", uniform(xavier(weight)), nn.init.xavier_uniform_),
             ("kaiming_normal", normal(kaiming(weight)), kaiming_normal),
             ("kaiming_uniform", uniform(kaiming(weight)), kaiming_uniform),
+            ("uniform", uniform(0.07 / math.sqrt(3)), lambda weight: nn.init.uniform_(weight, -0.07, 0.07)),
+            ("truncated_normal", truncated(1.5), lambda weight: nn.init.trunc_normal_(weight, std=1.5)),
+            (
+                "xavier_uniform, gain of tanh",
+                uniform(5 / 3 * xavier(weight)),
+                lambda weight: nn.init.xavier_uniform_(weight, nn.init.calculate_gain("tanh")),
+            ),
+            (
+                "kaiming_normal, fan_out",
+                normal(kaiming(weight, mode=1)),
+                lambda weight: nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu"),
+            ),
+            (
+                "kaiming_uniform, gain of a linear layer",
+                uniform(kaiming(weight, gain=1)),
+                lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="linear"),
+            ),
+            (
+                "pytorch_default",
+                uniform(kaiming(weight, gain=nn.init.calculate_gain("leaky_relu", math.sqrt(5)))),
+                lambda weight: weight.copy_(default.weight.detach()),
+            ),
         ]:
             draw(weight)
             row = f"{name}, {layer}"
             tensors[f"{row}/fans"] = torch.tensor(fans(weight))
             tensors[f"{row}/formula"] = torch.tensor(formula, dtype=torch.float64)
-            tensors[f"{row}/drawn"] = torch.stack([weight.mean(), weight.std(), weight.min(), weight.max()])
+            tensors[f"{row}/drawn"] = moments(weight)
+        tensors[f"pytorch_default, {layer}/bias_drawn"] = moments(default.bias)
+
+    for row, shape, gain in [
+        ("orthogonal, wide", (19, 37), 1.0),
+        ("orthogonal, tall", (37, 19), 2.0),
+        ("orthogonal, square", (12, 12), 1.0),
+        ("orthogonal, of a convolution", (35, 5, 3, 3), 0.5),
+    ]:
+        state = torch.get_rng_state()
+        draw = torch.empty(shape, dtype=torch.float64).flatten(1).normal_()
+        torch.set_rng_state(state)
+        weight = nn.init.orthogonal_(torch.empty(shape, dtype=torch.float64), gain).flatten(1)
+        tensors.update({f"{row}/draw": draw, f"{row}/weight": weight, f"{row}/gain": torch.tensor(gain)})
+    return tensors
+
+
+def moments(drawn: Tensor) -> Tensor:
+    return torch.stack([drawn.mean(), drawn.std(), drawn.min(), drawn.max()])
+
+
+def group_norms() -> dict[str, Tensor]:
+    """Group normalisation, and instance normalisation, which is that with a group for each channel."""
+    tensors = {}
+
+    def add(row: str, op, shape: tuple[int, ...], **scale: float) -> None:
+        channels = numbers(shape[1]), numbers(shape[1])
+        tensors.update(differentiate(row, op, x=numbers(*shape, **scale), weight=channels[0], bias=channels[1]))
+
+    def group_norm(groups: int):
+        return lambda x, weight, bias: F.group_norm(x, groups, weight, bias)
+
+    def instance_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.instance_norm(x, weight=weight, bias=bias)
+
+    add("3 groups of features", group_norm(3), (5, 57))
+    add("8 groups of features, with ReLU", with_relu(group_norm(8)), (6, 40), scale=3, mean=2)
+    add("2 groups of channels", group_norm(2), (2, 38, 2, 3))
+    add("4 groups of channels, with ReLU", with_relu(group_norm(4)), (2, 8, 3, 5), scale=3, mean=2)
+    add("one group", group_norm(1), (2, 5, 3, 4))
+    add("instance norm", instance_norm, (2, 19, 2, 3))
+    add("instance norm, with ReLU", with_relu(instance_norm), (2, 3, 8, 9), scale=3, mean=2)
     return tensors
 
 
@@ -477,6 +551,8 @@ def steps() -> dict[str, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for seed, make in enumerate([ops, batch_norms, optimizers, initializations, schedules, steps]):
+    # Each with a seed of its own, so that another function changes no other's numbers.
+    seeds = {ops: 0, batch_norms: 1, optimizers: 2, initializations: 3, schedules: 4, steps: 5, group_norms: 4}
+    for make, seed in seeds.items():
         torch.manual_seed(seed)
         save(f"{make.__name__}.safetensors", make())

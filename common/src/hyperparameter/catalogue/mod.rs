@@ -1,6 +1,7 @@
 //! The catalogue itself, one file per theme.
 
 mod initialization;
+mod input;
 mod model;
 mod optimization;
 mod regularization;
@@ -33,6 +34,7 @@ pub static CATALOGUE: LazyLock<Vec<&'static Definition>> = LazyLock::new(|| {
     let themes = [
         model::MODEL,
         initialization::INITIALIZATION,
+        input::INPUT,
         optimization::OPTIMIZATION,
         schedule::SCHEDULE,
         regularization::REGULARIZATION,

@@ -3,6 +3,9 @@
 use super::Definition;
 use crate::hyperparameter::{DefaultValue, Domain};
 
+/// The models that have convolutions.
+pub(super) const CONVOLUTIONAL: &[&str] = &["lenet"];
+
 pub(super) static MODEL: &[Definition] = &[
     Definition {
         name: "model",
@@ -20,9 +23,16 @@ pub(super) static MODEL: &[Definition] = &[
     },
     Definition {
         name: "normalization",
-        domain: Domain::Choice(&["none", "batch", "layer"]),
+        domain: Domain::Choice(&["none", "batch", "layer", "group", "instance"]),
         default: DefaultValue::Choice("none"),
         used_with: None,
-        meaning: "between each linear or convolution layer and its activation",
+        meaning: "between each linear or convolution layer and its activation; instance after convolutions alone",
+    },
+    Definition {
+        name: "norm_groups",
+        domain: Domain::Integer { min: 1, max: 65_536 },
+        default: DefaultValue::Integer(8),
+        used_with: Some(("normalization", &["group"])),
+        meaning: "groups that group normalization splits the channels of each layer into; it must divide them",
     },
 ];

@@ -1,5 +1,6 @@
 //! What keeps a model from learning its images by heart.
 
+use super::model::CONVOLUTIONAL;
 use super::{Definition, ZERO_TO_BELOW_ONE};
 use crate::hyperparameter::{Bound, DefaultValue, Domain};
 
@@ -10,6 +11,13 @@ pub(super) static REGULARIZATION: &[Definition] = &[
         default: DefaultValue::Number(0.0),
         used_with: None,
         meaning: "probability with which a hidden unit of a fully connected layer is dropped in training",
+    },
+    Definition {
+        name: "spatial_dropout",
+        domain: ZERO_TO_BELOW_ONE,
+        default: DefaultValue::Number(0.0),
+        used_with: Some(("model", CONVOLUTIONAL)),
+        meaning: "probability with which a whole channel of a convolution's output is dropped in training",
     },
     Definition {
         name: "weight_decay",

@@ -4,6 +4,7 @@
 //! layouts. Whatever differs is the engine's fault: tolerances are for rounding alone.
 
 mod batch_norm;
+mod group_norm;
 mod initializations;
 mod ops;
 mod optimizers;

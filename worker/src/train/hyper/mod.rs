@@ -3,13 +3,15 @@
 
 mod gradient;
 mod initialization;
+mod input;
 mod model;
 mod read;
 mod schedule;
 mod update;
 
 pub use self::gradient::GradientSettings;
-pub use self::initialization::Initialization;
+pub use self::initialization::{BiasInitialization, FanMode, Initialization};
+pub use self::input::InputStandardization;
 pub use self::model::{Architecture, Normalization};
 pub use self::schedule::Schedule;
 pub use self::update::{Exempt, MomentumForm, OptimizerKind, UpdateSettings};
@@ -52,6 +54,8 @@ pub struct GroupShape {
     pub architecture: Architecture,
     /// Between each linear or convolution layer and its activation.
     pub normalization: Normalization,
+    /// How grey values become inputs; the lanes share the batches.
+    pub input: InputStandardization,
     /// The update rule.
     pub optimizer: OptimizerKind,
     /// Images per step.
@@ -69,8 +73,14 @@ pub struct Lane {
     pub start: Start,
     /// Distribution of the initial weights.
     pub initialization: Initialization,
+    /// Where the biases of linear layers begin.
+    pub linear_bias: BiasInitialization,
+    /// Where the biases of convolutions begin.
+    pub convolution_bias: BiasInitialization,
     /// Probability with which a hidden unit is dropped.
     pub dropout: f64,
+    /// Probability with which a channel of a convolution's output is dropped.
+    pub spatial_dropout: f64,
     /// Share of the target's probability that is spread over all classes.
     pub label_smoothing: f64,
     /// What is done to gradients before the update.
@@ -116,7 +126,7 @@ pub enum SettingsError {
     },
     /// Lanes that do not fit on one another.
     #[error(
-        "trials can be trained together only if their model, optimizer, batch size, epochs and seeds of split and order are the same"
+        "trials can be trained together only if their model, inputs, optimizer, batch size, epochs and seeds of split and order are the same"
     )]
     Unlike,
     /// A group without trials.
@@ -158,14 +168,24 @@ impl GroupShape {
             return Err(SettingsError::BatchOfOne);
         }
         let epochs = read.integer("epochs")? as u32;
-        Ok(Self { architecture, normalization, optimizer: OptimizerKind::of(&read)?, batch_size, epochs })
+        Ok(Self {
+            architecture,
+            normalization,
+            input: InputStandardization::of(&read)?,
+            optimizer: OptimizerKind::of(&read)?,
+            batch_size,
+            epochs,
+        })
     }
 
     /// The fewest images that a step can be made of: one image has no variance to normalise by.
     pub fn smallest_batch(&self) -> usize {
         match self.normalization {
             Normalization::Batch => 2,
-            Normalization::None | Normalization::Layer => 1,
+            Normalization::None
+            | Normalization::Layer
+            | Normalization::Group { .. }
+            | Normalization::Instance => 1,
         }
     }
 }
@@ -173,11 +193,15 @@ impl GroupShape {
 impl Lane {
     fn of(hyperparameters: &Hyperparameters, seed: u64) -> Result<Self, SettingsError> {
         let read = Reader(hyperparameters);
+        let initialization = Initialization::of(&read)?;
         Ok(Self {
             seed,
             start: Start::Drawn,
-            initialization: Initialization::of(&read)?,
+            initialization,
+            linear_bias: BiasInitialization::of(&read, "initial_linear_bias", initialization)?,
+            convolution_bias: BiasInitialization::of(&read, "initial_convolution_bias", initialization)?,
             dropout: read.number("dropout")?,
+            spatial_dropout: read.number("spatial_dropout")?,
             label_smoothing: read.number("label_smoothing")?,
             gradient: GradientSettings::of(&read)?,
             update: UpdateSettings::of(&read)?,

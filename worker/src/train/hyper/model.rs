@@ -24,6 +24,13 @@ pub enum Normalization {
     Batch,
     /// Over each image's activations.
     Layer,
+    /// Over groups of an image's channels.
+    Group {
+        /// How many there are.
+        groups: usize,
+    },
+    /// Over each channel of an image. Linear layers, which have no rows and columns, stay as they are.
+    Instance,
 }
 
 impl Architecture {
@@ -42,6 +49,8 @@ impl Normalization {
             "none" => Ok(Self::None),
             "batch" => Ok(Self::Batch),
             "layer" => Ok(Self::Layer),
+            "group" => Ok(Self::Group { groups: read.integer("norm_groups")? as usize }),
+            "instance" => Ok(Self::Instance),
             other => Err(unknown("normalization", other)),
         }
     }

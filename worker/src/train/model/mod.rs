@@ -53,9 +53,41 @@ pub enum ModelError {
     /// The weights to start from cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The channels of a layer cannot be split into groups of several numbers each.
+    #[error(
+        "norm_groups = {groups} cannot part the {channels} channels of {layer}, of {pixels} pixels each, into equal groups of at least 2 numbers. {}",
+        advice(*nearest)
+    )]
+    UnfitGroups {
+        /// The normalisation layer.
+        layer: String,
+        /// The groups asked for.
+        groups: usize,
+        /// Channels of what it normalises.
+        channels: usize,
+        /// Pixels of each.
+        pixels: usize,
+        /// The most groups below those asked for that would do.
+        nearest: Option<usize>,
+    },
+    /// A channel of a single pixel deviates from its own mean by nothing.
+    #[error(
+        "{layer} gets channels of a single pixel, of which instance normalization leaves nothing. Take normalization = group, layer or batch"
+    )]
+    SinglePixels {
+        /// The normalisation layer.
+        layer: String,
+    },
     /// The device did not do it.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+fn advice(nearest: Option<usize>) -> String {
+    match nearest {
+        Some(groups) => format!("Take norm_groups = {groups}, or another size of the layer"),
+        None => "Take another size of the layer, or another normalization".to_owned(),
+    }
 }
 
 /// A model of one or more lanes.
@@ -145,6 +177,24 @@ impl Extent {
             (pixels, channels) => Order::ChannelsLast { pixels, channels },
         }
     }
+
+    /// The groups of channels that a layer normalises, if it does so by groups.
+    fn groups(self, normalization: Normalization, layer: &str) -> Result<Option<usize>, ModelError> {
+        let (channels, pixels) = (self.channels, self.height * self.width);
+        let fits = |groups: &usize| channels % groups == 0 && channels / groups * pixels > 1;
+        match normalization {
+            Normalization::None | Normalization::Batch | Normalization::Layer => Ok(None),
+            Normalization::Instance if pixels == 1 => {
+                Err(ModelError::SinglePixels { layer: layer.to_owned() })
+            }
+            Normalization::Instance => Ok(Some(channels)),
+            Normalization::Group { groups } if fits(&groups) => Ok(Some(groups)),
+            Normalization::Group { groups } => {
+                let nearest = (1..groups.min(channels + 1)).rev().find(fits);
+                Err(ModelError::UnfitGroups { layer: layer.to_owned(), groups, channels, pixels, nearest })
+            }
+        }
+    }
 }
 
 /// How many layers of each kind there are so far: what the next is named by.
@@ -154,6 +204,7 @@ struct Numbers {
     convolution: usize,
     normalization: usize,
     dropout: usize,
+    spatial_dropout: usize,
 }
 
 /// Layers stacked on one another, each made for what the one below gives.
@@ -168,8 +219,14 @@ struct Stack<'a> {
 impl Stack<'_> {
     /// Linear, normalisation, ReLU, dropout.
     fn hidden(&mut self, units: usize) -> Result<(), ModelError> {
-        self.linear(units, self.activation_before_norm())?;
-        self.norm()?;
+        match self.normalization {
+            // There are no rows and columns to normalise over.
+            Normalization::Instance => self.linear(units, Activation::Relu)?,
+            _ => {
+                self.linear(units, self.activation_before_norm())?;
+                self.norm()?;
+            }
+        }
         self.dropout();
         Ok(())
     }
@@ -179,7 +236,7 @@ impl Stack<'_> {
         self.linear(classes, Activation::Identity)
     }
 
-    /// Convolution, normalisation, ReLU.
+    /// Convolution, normalisation, ReLU, spatial dropout.
     fn convolution(&mut self, channels: usize, window: Window) -> Result<(), ModelError> {
         self.numbers.convolution += 1;
         let name = format!("conv{}", self.numbers.convolution);
@@ -195,10 +252,12 @@ impl Stack<'_> {
             window_extent.order(),
             fan,
         )?;
-        let bias = self.builder.constant(format!("{name}.bias"), &[channels], Order::AsInPytorch, 0.0)?;
+        let bias = self.builder.bias(format!("{name}.bias"), channels, fan, |lane| lane.convolution_bias)?;
         let activation = self.activation_before_norm();
         self.layers.push(Layer::Convolution { weight, bias, window, activation });
-        self.norm()
+        self.norm()?;
+        self.spatial_dropout();
+        Ok(())
     }
 
     fn max_pool(&mut self, window: Window) -> Result<(), ModelError> {
@@ -219,14 +278,15 @@ impl Stack<'_> {
         self.numbers.linear += 1;
         let name = format!("fc{}", self.numbers.linear);
         let inputs = self.extent.features();
+        let fan = Fan { inputs, outputs };
         let weight = self.builder.weight(
             format!("{name}.weight"),
             &[outputs, inputs],
             &[outputs, inputs],
             self.extent.order(),
-            Fan { inputs, outputs },
+            fan,
         )?;
-        let bias = self.builder.constant(format!("{name}.bias"), &[outputs], Order::AsInPytorch, 0.0)?;
+        let bias = self.builder.bias(format!("{name}.bias"), outputs, fan, |lane| lane.linear_bias)?;
         self.extent = Extent { height: 1, width: 1, channels: outputs };
         self.layers.push(Layer::Linear { weight, bias, activation });
         Ok(())
@@ -236,7 +296,10 @@ impl Stack<'_> {
     fn activation_before_norm(&self) -> Activation {
         match self.normalization {
             Normalization::None => Activation::Relu,
-            Normalization::Batch | Normalization::Layer => Activation::Identity,
+            Normalization::Batch
+            | Normalization::Layer
+            | Normalization::Group { .. }
+            | Normalization::Instance => Activation::Identity,
         }
     }
 
@@ -245,12 +308,15 @@ impl Stack<'_> {
         let image = [channels, height, width];
         let (shape, order) = match self.normalization {
             Normalization::None => return Ok(()),
-            Normalization::Batch => (&image[..1], Order::AsInPytorch),
+            Normalization::Batch | Normalization::Group { .. } | Normalization::Instance => {
+                (&image[..1], Order::AsInPytorch)
+            }
             Normalization::Layer if height * width == 1 => (&image[..1], Order::AsInPytorch),
             Normalization::Layer => (&image[..], self.extent.order()),
         };
         self.numbers.normalization += 1;
         let name = format!("norm{}", self.numbers.normalization);
+        let groups = self.extent.groups(self.normalization, &name)?;
         let weight = self.builder.constant(format!("{name}.weight"), shape, order, 1.0)?;
         let bias = self.builder.constant(format!("{name}.bias"), shape, order, 0.0)?;
         let activation = Activation::Relu;
@@ -258,6 +324,8 @@ impl Stack<'_> {
             let mean = self.builder.buffer(format!("{name}.running_mean"), channels, 0.0)?;
             let variance = self.builder.buffer(format!("{name}.running_var"), channels, 1.0)?;
             Layer::NormOverBatch { weight, bias, mean, variance, activation }
+        } else if let Some(groups) = groups {
+            Layer::NormOverGroups { weight, bias, groups, activation }
         } else {
             Layer::NormOverImage { weight, bias, activation }
         });
@@ -266,11 +334,23 @@ impl Stack<'_> {
 
     fn dropout(&mut self) {
         self.numbers.dropout += 1;
-        let lanes = self.builder.lanes;
-        if lanes.iter().any(|lane| lane.dropout > 0.0) {
-            let lanes = lanes.iter().map(|lane| DropoutLane { probability: lane.dropout, seed: lane.seed });
-            self.layers.push(Layer::Dropout { number: self.numbers.dropout, lanes: lanes.collect() });
-        }
+        let number = self.numbers.dropout;
+        let lanes = self.dropout_lanes(|lane| lane.dropout);
+        self.layers.extend(lanes.map(|lanes| Layer::Dropout { number, lanes }));
+    }
+
+    fn spatial_dropout(&mut self) {
+        self.numbers.spatial_dropout += 1;
+        let number = self.numbers.spatial_dropout;
+        let lanes = self.dropout_lanes(|lane| lane.spatial_dropout);
+        self.layers.extend(lanes.map(|lanes| Layer::SpatialDropout { number, lanes }));
+    }
+
+    /// What dropout needs to know of each lane; `None` where none drops anything.
+    fn dropout_lanes(&self, probability: impl Fn(&Lane) -> f64) -> Option<Vec<DropoutLane>> {
+        let of_lane = |lane: &Lane| DropoutLane { probability: probability(lane), seed: lane.seed };
+        let lanes: Vec<DropoutLane> = self.builder.lanes.iter().map(of_lane).collect();
+        lanes.iter().any(|lane| lane.probability > 0.0).then_some(lanes)
     }
 }
 
@@ -279,8 +359,10 @@ mod tests {
     use super::*;
     use crate::train::ops::cross_entropy::cross_entropy;
     use crate::train::params::{Kind, Role};
+    use crate::train::ops::testing::flat;
     use crate::train::rng::Moment;
     use crate::train::testing::group;
+    use fittingroom_common::hyperparameter::{Domain, Parameter};
     use fittingroom_common::trial::Seeds;
 
     const IMAGES: ImageShape = ImageShape { height: 28, width: 28, classes: 10 };
@@ -333,14 +415,118 @@ mod tests {
     }
 
     #[test]
+    fn normalisations_by_groups_name_their_tensors_as_pytorch_does() {
+        for (normalization, expected) in [
+            (
+                "group",
+                "norm1.weight[32] norm1.bias[32] norm2.weight[64] norm2.bias[64] norm3.weight[256] norm3.bias[256] \
+                 norm4.weight[128] norm4.bias[128]",
+            ),
+            // None after linear layers.
+            ("instance", "norm1.weight[32] norm1.bias[32] norm2.weight[64] norm2.bias[64]"),
+        ] {
+            let model = model(&[("model", "lenet"), ("normalization", normalization)], IMAGES).expect("fits");
+            let norms = model.named.iter().filter(|named| named.name.starts_with("norm"));
+            let norms: Vec<String> = norms.map(|named| format!("{}{:?}", named.name, named.shape)).collect();
+            assert_eq!(norms.join(" "), expected, "{normalization}");
+        }
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_are_refused_with_advice() {
+        for (name, settings, said) in [
+            (
+                "not a divisor",
+                &[("model", "lenet"), ("norm_groups", "7")][..],
+                "= 7 cannot part the 32 channels of norm1, of 784 pixels each, into equal groups of at least 2 numbers. Take norm_groups = 4",
+            ),
+            ("more than channels", &[("model", "lenet"), ("norm_groups", "64")], "norm_groups = 32,"),
+            (
+                "a later layer",
+                &[("hidden_sizes", "16,9")],
+                "the 9 channels of norm2, of 1 pixels each, into equal groups of at least 2 numbers. Take norm_groups = 3,",
+            ),
+            ("single numbers", &[("hidden_sizes", "8")], "norm_groups = 4,"),
+            ("a single unit", &[("hidden_sizes", "1")], "or another normalization"),
+        ] {
+            let built = model(&[&[("normalization", "group")], settings].concat(), IMAGES);
+            let message = built.map(|_| ()).expect_err(name).to_string();
+            assert!(message.contains(said), "{name}: {message}");
+        }
+        let mut extent = Extent { height: 1, width: 1, channels: 5 };
+        let error = extent.groups(Normalization::Instance, "norm9").expect_err("a single pixel");
+        assert!(error.to_string().contains("norm9 gets channels of a single pixel"), "{error}");
+        extent.width = 2;
+        assert_eq!(extent.groups(Normalization::Instance, "norm9").expect("fits"), Some(5));
+    }
+
+    #[test]
+    fn the_catalogue_knows_which_models_have_channels_to_drop() {
+        let definition = |name| Parameter::find(name).expect("known").definition();
+        let Domain::Choice(models) = definition("model").domain else { panic!("a choice") };
+        let (_, convolutional) = definition("spatial_dropout").used_with.expect("of some models");
+        for architecture in models {
+            let model = model(&[("model", architecture), ("spatial_dropout", "0.5")], IMAGES).expect("fits");
+            let drops = model.layers.iter().any(|layer| matches!(layer, Layer::SpatialDropout { .. }));
+            assert_eq!(drops, convolutional.contains(architecture), "{architecture}");
+        }
+    }
+
+    #[test]
+    fn biases_begin_where_the_kind_of_layer_says() {
+        let biases = |settings: &[(&str, &str)]| {
+            let model = model(&[&[("model", "lenet")], settings].concat(), IMAGES).expect("fits");
+            let biases = model.named.iter().filter(|named| named.name.ends_with(".bias"));
+            biases.map(|named| (named.name.clone(), flat(&named.values))).collect::<Vec<_>>()
+        };
+        let given = [("initial_linear_bias", "0.5"), ("initial_convolution_bias", "-0.25")];
+        for (name, values) in biases(&given) {
+            let expected = if name.starts_with("conv") { -0.25 } else { 0.5 };
+            assert!(values.iter().all(|value| *value == expected), "{name}");
+        }
+        // PyTorch's own: uniform up to 1 / sqrt(fan_in) of their weights, whatever is said.
+        let fans = [25.0, 800.0, 3136.0, 256.0, 128.0];
+        let default = biases(&[&given[..], &[("initialization", "pytorch_default")]].concat());
+        for ((name, values), fan) in default.iter().zip(fans) {
+            let bound = 1.0 / f64::sqrt(fan);
+            let largest = values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+            assert!(largest <= bound * (1.0 + 1e-7) && largest > 0.7 * bound, "{name}: {largest}, {bound}");
+        }
+    }
+
+    #[test]
+    fn orthogonal_weights_are_orthonormal_times_the_gain() {
+        let settings =
+            &[("model", "lenet"), ("initialization", "orthogonal"), ("initialization_gain", "1.5")];
+        let model = model(settings, IMAGES).expect("fits");
+        let weights = model.named.iter().filter(|named| named.name.ends_with(".weight"));
+        for named in weights.filter(|named| !named.name.starts_with("norm")) {
+            let (_, rows, columns) = named.values.dims3().expect("a matrix");
+            let matrix = named.values.get(0).and_then(|x| x.to_dtype(candle_core::DType::F64)).expect("f64");
+            let wide = if rows < columns { matrix } else { matrix.t().expect("a matrix") };
+            let square = wide.t().and_then(|transposed| wide.matmul(&transposed)).expect("a product");
+            for (row, products) in square.to_vec2::<f64>().expect("f64").iter().enumerate() {
+                for (column, product) in products.iter().enumerate() {
+                    let expected = if row == column { 1.5 * 1.5 } else { 0.0 };
+                    assert!((product - expected).abs() < 1e-6, "{} at {row} {column}: {product}", named.name);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_parameter_of_every_model_gets_a_gradient() {
         let images = ImageShape { height: 12, width: 9, classes: 4 };
         let x = crate::train::ops::testing::numbers("images", &[1, 3, 12, 9, 1]);
         let x = x.to_dtype(candle_core::DType::F32).expect("float");
         for architecture in ["fcn", "lenet"] {
-            for normalization in ["none", "batch", "layer"] {
-                let settings =
-                    &[("model", architecture), ("normalization", normalization), ("dropout", "0.2")];
+            for normalization in ["none", "batch", "layer", "group", "instance"] {
+                let settings = &[
+                    ("model", architecture),
+                    ("normalization", normalization),
+                    ("dropout", "0.2"),
+                    ("spatial_dropout", "0.2"),
+                ];
                 let model = model(settings, images).expect("fits");
                 let logits = model.forward(&x, Mode::Train(Moment { epoch: 1, step: 0 })).expect("forward");
                 assert_eq!(logits.dims(), [1, 3, 4]);
@@ -353,8 +539,11 @@ mod tests {
                     let gradient = parameter.take_gradient(&mut store).expect(&what);
                     assert_eq!(gradient.dims(), parameter.values().dims(), "{what}");
                     let numbers = crate::train::ops::testing::flat(&gradient);
-                    // A bias before batch normalisation has no effect: its gradient is 0 but for rounding.
-                    let without_effect = normalization == "batch" && named.name.ends_with(".bias");
+                    // A bias before a normalisation of single channels has no effect: its gradient is 0
+                    // but for rounding.
+                    let without_effect = named.name.ends_with(".bias")
+                        && (normalization == "batch"
+                            || normalization == "instance" && named.name.starts_with("conv"));
                     assert!(
                         without_effect || numbers.iter().any(|number| number.abs() > 1e-8),
                         "{what} is zero"

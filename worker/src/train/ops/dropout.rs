@@ -34,7 +34,7 @@ fn composed(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
 }
 
 /// For each unit, what it is multiplied with: 0, or 1 / (1 - probability).
-fn factors(lane: &Draw, size: usize) -> Vec<f32> {
+pub(super) fn factors(lane: &Draw, size: usize) -> Vec<f32> {
     if lane.probability == 0.0 {
         return vec![1.0; size];
     }

@@ -12,9 +12,11 @@ pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
+pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod max_pool;
+pub(crate) mod spatial_dropout;
 pub(crate) mod sums;
 #[cfg(test)]
 pub(crate) mod testing;
