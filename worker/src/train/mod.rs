@@ -149,6 +149,7 @@ impl From<ModelError> for TrainError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Tensor(error) => error.into(),
+            ModelError::TooLarge { .. } => Self::OutOfMemory(error.to_string()),
             ModelError::ImagesTooSmall { .. } | ModelError::Weights(_) => Self::Model(error),
         }
     }

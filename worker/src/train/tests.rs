@@ -2,7 +2,7 @@
 
 use super::hyper::Normalization;
 use super::save::Record;
-use super::testing::{Settings, dataset, group, hyperparameters};
+use super::testing::{Settings, dataset, dataset_of, group, hyperparameters};
 use super::weights::{Start, Weights};
 use super::*;
 use crate::train::ops::testing::flat;
@@ -62,6 +62,24 @@ fn every_model_optimizer_and_normalization_learns() {
         ("layer norm, smoothing", &[("normalization", "layer"), ("label_smoothing", "0.1")]),
         ("lenet", &[("model", "lenet"), ("epochs", "3")]),
         ("lenet, batch norm", &[("model", "lenet"), ("normalization", "batch"), ("epochs", "3")]),
+        ("dnn", &[("model", "dnn"), ("width", "32")]),
+        (
+            "dnn with shortcuts",
+            &[("model", "dnn"), ("width", "32"), ("residual", "true"), ("dropout", "0.1")],
+        ),
+        ("vgg", &[("model", "vgg"), ("learning_rate", "0.001"), ("epochs", "3")]),
+        ("resnet", &[("model", "resnet"), ("channels", "8,16"), ("normalization", "batch"), ("epochs", "4")]),
+        (
+            "wide_resnet",
+            &[
+                ("model", "wide_resnet"),
+                ("widen_factor", "1"),
+                ("blocks", "1"),
+                ("normalization", "layer"),
+                ("dropout", "0.1"),
+                ("epochs", "4"),
+            ],
+        ),
     ] {
         let settings = [merged(&[("epochs", "8"), ("learning_rate", "0.01")]), settings.to_vec()].concat();
         let traces = run(&[(&settings, Seeds::from_one(1))], &dataset);
@@ -128,6 +146,38 @@ fn each_lane_gets_the_bits_that_it_would_get_alone() {
                 alone.tensors[0], together.tensors[lane],
                 "{model} {optimizer}: weights of lane {lane}"
             );
+        }
+    }
+}
+
+#[test]
+fn each_lane_of_every_model_gets_the_bits_that_it_would_get_alone() {
+    let (small, medium, tiny) = (dataset(70, 10), dataset_of(16, 15, 40, 10), dataset(6, 3));
+    let alexnet = ("model", "alexnet");
+    let units = ("classifier_units", "16");
+    for (model, dataset) in [
+        (&[("model", "dnn"), ("normalization", "batch")][..], &small),
+        (&[("model", "dnn"), ("residual", "true"), ("normalization", "layer")], &small),
+        (&[alexnet, units], &medium),
+        // One image has a thousand times the work.
+        (&[alexnet, units, ("alexnet_geometry", "original"), ("batch_size", "5")], &tiny),
+        (&[("model", "vgg"), ("normalization", "batch")], &small),
+        (&[("model", "resnet"), ("channels", "8,16"), ("normalization", "batch")], &small),
+        (&[("model", "resnet"), ("channels", "16,8"), ("normalization", "none")], &small),
+        (&[("model", "wide_resnet"), ("widen_factor", "1"), ("normalization", "layer")], &small),
+    ] {
+        let own = [
+            &[("learning_rate", "0.01"), ("dropout", "0.5")][..],
+            &[("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
+        ];
+        let settings = own.map(|own| [&merged(&[("epochs", "1")]), model, own].concat());
+        let seeds = |trial: u64| Seeds { trial, ..Seeds::from_one(1) };
+        let trials = [(&settings[0][..], seeds(0)), (&settings[1][..], seeds(1))];
+        let together = run(&trials, dataset);
+        for (lane, trial) in trials.into_iter().enumerate() {
+            let alone = run(&[trial], dataset);
+            assert_eq!(alone.reports[0], together.reports[lane], "{model:?}: reports of lane {lane}");
+            assert_eq!(alone.tensors[0], together.tensors[lane], "{model:?}: weights of lane {lane}");
         }
     }
 }
@@ -263,6 +313,8 @@ fn what_cannot_be_trained_is_an_error_that_says_why() {
     };
     let message = run(&[("model", "lenet")], &flat);
     assert!(message.contains("images of 1x64 are too small"), "{message}");
+    let message = run(&[("model", "dnn"), ("depth", "256"), ("width", "65536")], &flat);
+    assert!(message.starts_with("out of memory: the model's"), "{message}");
     let message = run(&[("normalization", "batch")], &dataset(2, 3));
     assert!(message.contains("2 training images"), "{message}");
 }

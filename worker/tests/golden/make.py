@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models import models
+
 HERE = Path(__file__).parent
 STEPS = 50
 
@@ -256,8 +258,28 @@ def initializations() -> dict[str, Tensor]:
     return tensors
 
 
+def model_ops() -> dict[str, Tensor]:
+    """Ops that only some models have."""
+    tensors = {}
+    for row, op, x in [
+        ("global average pool", lambda x: x.mean((2, 3)), numbers(2, 19, 9, 8)),
+        # Large numbers: with small ones nothing but the offset of 2 would be seen.
+        ("local response norm", lambda x: F.local_response_norm(x, 5, k=2), numbers(2, 19, 3, 2, scale=400)),
+        (
+            "local response norm of few channels",
+            lambda x: F.local_response_norm(x, 5, k=2),
+            numbers(2, 3, 2, 2, scale=400),
+        ),
+        ("bilinear to 9x7", lambda x: F.interpolate(x, (9, 7), mode="bilinear"), numbers(2, 3, 4, 5)),
+        ("bilinear to 13x4", lambda x: F.interpolate(x, (13, 4), mode="bilinear"), numbers(2, 1, 5, 2)),
+        ("bilinear to 2x3", lambda x: F.interpolate(x, (2, 3), mode="bilinear"), numbers(1, 2, 5, 7)),
+    ]:
+        tensors.update(differentiate(row, op, x=x))
+    return tensors
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for seed, make in enumerate([ops, batch_norms, optimizers, initializations]):
+    for seed, make in enumerate([ops, batch_norms, optimizers, initializations, model_ops, models]):
         torch.manual_seed(seed)
         save(f"{make.__name__}.safetensors", make())

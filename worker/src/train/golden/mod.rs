@@ -5,6 +5,7 @@
 
 mod batch_norm;
 mod initializations;
+mod models;
 mod ops;
 mod optimizers;
 
@@ -56,6 +57,11 @@ impl Fixture {
 
     fn get(&self, row: &str, tensor: &str) -> &Golden {
         self.find(row, tensor).unwrap_or_else(|| panic!("the fixture has no {row}/{tensor}"))
+    }
+
+    /// How many tensors a row has.
+    fn count(&self, row: &str) -> usize {
+        self.0.keys().filter(|key| key.split_once('/').is_some_and(|(of, _)| of == row)).count()
     }
 
     /// Checks that the rows of a table are all that this file has.

@@ -7,7 +7,7 @@ mod read;
 mod update;
 
 pub use self::initialization::Initialization;
-pub use self::model::{Architecture, Normalization};
+pub use self::model::{AlexNetGeometry, Architecture, Normalization, Shortcuts};
 pub use self::update::{MomentumForm, OptimizerKind, UpdateSettings};
 
 use fittingroom_common::hyperparameter::{Hyperparameters, ValueError};
