@@ -140,7 +140,7 @@ MODELS = {
     "dnn with shortcuts": (6, lambda: Dnn(3, 20, residual=True, norm=nn.BatchNorm1d)),
     "alexnet": (3, lambda: AlexNet(24)),
     "the original alexnet": (2, lambda: OriginalAlexNet(24)),
-    "vgg": (4, lambda: Vgg()),
+    "vgg": (12, Vgg),
     "resnet": (4, lambda: ResNet(6, [6, 6, 9], 2, nn.BatchNorm2d)),
     "resnet without norms": (4, lambda: ResNet(6, [6, 6, 9], 2, no_norm)),
     "wide_resnet": (4, lambda: ResNet(16, [32, 64, 128], 1, nn.BatchNorm2d)),
