@@ -183,6 +183,20 @@ fn each_lane_of_every_model_gets_the_bits_that_it_would_get_alone() {
 }
 
 #[test]
+fn the_deepest_models_of_the_catalogue_do_not_exhaust_the_stack() {
+    // Candle walks the graph by recursion, and a test's thread has a quarter of the main thread's stack.
+    let dataset = dataset(20, 3);
+    for settings in [
+        &[("model", "dnn"), ("depth", "256"), ("width", "4"), ("residual", "true")][..],
+        &[("model", "resnet"), ("channels", "2,2,2,2,2,2,2,2"), ("blocks", "32")],
+    ] {
+        let settings =
+            [settings, &[("normalization", "layer"), ("dropout", "0.1"), ("epochs", "1")]].concat();
+        assert_eq!(run(&[(&settings, Seeds::from_one(1))], &dataset).reports[0].len(), 1, "{settings:?}");
+    }
+}
+
+#[test]
 fn a_run_from_the_weights_that_another_drew_equals_it() {
     let dataset = dataset(70, 10);
     let folder = tempfile::tempdir().expect("temporary folder");
