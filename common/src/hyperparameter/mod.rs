@@ -36,7 +36,7 @@ impl Parameter {
 
     /// What the catalogue says of it.
     pub fn definition(self) -> &'static Definition {
-        &CATALOGUE[usize::from(self.0)]
+        CATALOGUE[usize::from(self.0)]
     }
 
     /// Its name.
