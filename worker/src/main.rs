@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fittingroom_worker::check_command::{self, CheckArgs};
+use fittingroom_worker::models_command::{self, ModelsArgs};
 use fittingroom_worker::run_command::RunArguments;
 use fittingroom_worker::train_command::{self, TrainArgs};
 use fittingroom_worker::trainer::{self, TrainerArgs};
@@ -28,6 +29,8 @@ enum Command {
     Train(TrainArgs),
     /// Compare a device with the CPU, and measure how fast it trains
     Check(CheckArgs),
+    /// Show what models there are, their shapes, parameters and multiply-adds
+    Models(ModelsArgs),
     /// Train what an agent asks for on standard input
     #[command(hide = true)]
     Trainer(TrainerArgs),
@@ -45,6 +48,11 @@ fn main() -> ExitCode {
             Err(error) => fail(&error, error.exit_code()),
         },
         Command::Check(args) => match check_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+
+        Command::Models(args) => match models_command::run(&args, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },

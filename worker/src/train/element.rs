@@ -13,6 +13,8 @@ pub(crate) trait Element: WithDType + Default {
     fn exp(self) -> Self;
     /// The natural logarithm.
     fn ln(self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
 }
 
 macro_rules! element {
@@ -28,6 +30,10 @@ macro_rules! element {
             #[inline(always)]
             fn ln(self) -> Self {
                 $number::ln(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $number::sqrt(self)
             }
         }
     };

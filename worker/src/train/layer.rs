@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::ops::average_pool::average_pool;
 use super::ops::batch_norm::{self, Running};
 use super::ops::convolution::convolution;
 use super::ops::dropout::{Draw, dropout};
@@ -9,7 +10,10 @@ use super::ops::group_norm::group_norm;
 use super::ops::layer_norm::layer_norm;
 use super::ops::linear::linear;
 use super::ops::max_pool::max_pool;
+use super::ops::relu::relu;
+use super::ops::response_norm::response_norm;
 use super::ops::spatial_dropout::spatial_dropout;
+use super::ops::upsample::upsample;
 use super::ops::{Activation, Window};
 use super::params::{Graph, Parameter};
 use super::rng::{self, Moment};
@@ -63,6 +67,22 @@ pub(crate) enum Layer {
     SpatialDropout {
         number: usize,
         lanes: Vec<DropoutLane>,
+    },
+
+    Relu,
+    /// The mean of each channel over the image.
+    AveragePool,
+    /// Local response normalisation.
+    ResponseNorm,
+    /// Images at this size.
+    Upsample {
+        height: usize,
+        width: usize,
+    },
+    /// The sum of what two paths make of the same activations. A shortcut without layers is the identity.
+    Residual {
+        body: Vec<Layer>,
+        shortcut: Vec<Layer>,
     },
 }
 
@@ -122,6 +142,20 @@ impl Layer {
                     spatial_dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>())
                 }
             },
+            Self::Relu => relu(x),
+            Self::AveragePool => average_pool(x),
+            Self::ResponseNorm => response_norm(x),
+            Self::Upsample { height, width } => upsample(x, *height, *width),
+            Self::Residual { body, shortcut } => forward(body, x, mode)? + forward(shortcut, x, mode)?,
         }
     }
+}
+
+/// Applies layers one after the other.
+pub(crate) fn forward(layers: &[Layer], x: &Tensor, mode: Mode) -> Result<Tensor> {
+    let mut x = x.clone();
+    for layer in layers {
+        x = layer.forward(&x, mode)?;
+    }
+    Ok(x)
 }

@@ -157,6 +157,7 @@ impl From<ModelError> for TrainError {
             | ModelError::UnfitGroups { .. }
             | ModelError::SinglePixels { .. }
             | ModelError::Weights(_) => Self::Model(error),
+            ModelError::TooLarge { .. } => Self::OutOfMemory(error.to_string()),
         }
     }
 }

@@ -29,7 +29,12 @@ pub(crate) fn group(trials: &[(Settings<'_>, Seeds)]) -> Group {
 
 /// Noisy images of 3 classes, each with a bright spot in another place: quickly learnt.
 pub(crate) fn dataset(train_images: usize, test_images: usize) -> Dataset {
-    let (height, width, classes) = (8, 8, 3);
+    dataset_of(8, 8, train_images, test_images)
+}
+
+/// The same with images of this size.
+pub(crate) fn dataset_of(height: usize, width: usize, train_images: usize, test_images: usize) -> Dataset {
+    let classes = 3;
     let part = |name: &str, count: usize| {
         let mut generator = Stream::new(1).named(name).generator();
         let mut part = Part { pixels: Vec::new(), labels: Vec::new() };

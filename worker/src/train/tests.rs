@@ -2,7 +2,7 @@
 
 use super::hyper::Normalization;
 use super::save::Record;
-use super::testing::{Settings, dataset, group, hyperparameters};
+use super::testing::{Settings, dataset, dataset_of, group, hyperparameters};
 use super::weights::{Start, Weights};
 use super::*;
 use crate::train::ops::testing::flat;
@@ -80,6 +80,24 @@ fn every_model_optimizer_and_normalization_learns() {
         ("PyTorch's initialization", &[("initialization", "pytorch_default")]),
         ("inputs from 0 to 1", &[("input_standardization", "unit")]),
         ("inputs by image", &[("input_standardization", "per_image")]),
+        ("dnn", &[("model", "dnn"), ("width", "32")]),
+        (
+            "dnn with shortcuts",
+            &[("model", "dnn"), ("width", "32"), ("residual", "true"), ("dropout", "0.1")],
+        ),
+        ("vgg", &[("model", "vgg"), ("learning_rate", "0.001"), ("epochs", "3")]),
+        ("resnet", &[("model", "resnet"), ("channels", "8,16"), ("normalization", "batch"), ("epochs", "4")]),
+        (
+            "wide_resnet",
+            &[
+                ("model", "wide_resnet"),
+                ("widen_factor", "1"),
+                ("blocks", "1"),
+                ("normalization", "layer"),
+                ("dropout", "0.1"),
+                ("epochs", "4"),
+            ],
+        ),
     ] {
         let settings = [merged(&[("epochs", "8"), ("learning_rate", "0.01")]), settings.to_vec()].concat();
         let traces = run(&[(&settings, Seeds::from_one(1))], &dataset);
@@ -201,6 +219,38 @@ fn lanes_with_schedules_clipping_penalties_and_averages_get_the_bits_that_they_w
 }
 
 #[test]
+fn each_lane_of_every_model_gets_the_bits_that_it_would_get_alone() {
+    let (small, medium, tiny) = (dataset(70, 10), dataset_of(16, 15, 40, 10), dataset(6, 3));
+    let alexnet = ("model", "alexnet");
+    let units = ("classifier_units", "16");
+    for (model, dataset) in [
+        (&[("model", "dnn"), ("normalization", "batch")][..], &small),
+        (&[("model", "dnn"), ("residual", "true"), ("normalization", "layer")], &small),
+        (&[alexnet, units], &medium),
+        // One image has a thousand times the work.
+        (&[alexnet, units, ("alexnet_geometry", "original"), ("batch_size", "5")], &tiny),
+        (&[("model", "vgg"), ("normalization", "batch")], &small),
+        (&[("model", "resnet"), ("channels", "8,16"), ("normalization", "batch")], &small),
+        (&[("model", "resnet"), ("channels", "16,8"), ("normalization", "none")], &small),
+        (&[("model", "wide_resnet"), ("widen_factor", "1"), ("normalization", "layer")], &small),
+    ] {
+        let own = [
+            &[("learning_rate", "0.01"), ("dropout", "0.5")][..],
+            &[("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
+        ];
+        let settings = own.map(|own| [&merged(&[("epochs", "1")]), model, own].concat());
+        let seeds = |trial: u64| Seeds { trial, ..Seeds::from_one(1) };
+        let trials = [(&settings[0][..], seeds(0)), (&settings[1][..], seeds(1))];
+        let together = run(&trials, dataset);
+        for (lane, trial) in trials.into_iter().enumerate() {
+            let alone = run(&[trial], dataset);
+            assert_eq!(alone.reports[0], together.reports[lane], "{model:?}: reports of lane {lane}");
+            assert_eq!(alone.tensors[0], together.tensors[lane], "{model:?}: weights of lane {lane}");
+        }
+    }
+}
+
+#[test]
 fn averages_are_what_is_evaluated_and_kept() {
     let dataset = dataset(70, 10);
     let seeds = Seeds::from_one(1);
@@ -226,6 +276,20 @@ fn weights_that_all_begin_at_zero_learn_nothing_but_how_frequent_classes_are() {
     assert!(validation.accuracy.get() < 0.4, "{validation:?}");
     assert!((train.loss.get() - 3f64.ln()).abs() < 0.02, "{train:?}");
     assert!(traces.tensors[0][..64 * 16].iter().all(|weight| *weight == 0.0));
+}
+
+#[test]
+fn the_deepest_models_of_the_catalogue_do_not_exhaust_the_stack() {
+    // Candle walks the graph by recursion, and a test's thread has a quarter of the main thread's stack.
+    let dataset = dataset(20, 3);
+    for settings in [
+        &[("model", "dnn"), ("depth", "256"), ("width", "4"), ("residual", "true")][..],
+        &[("model", "resnet"), ("channels", "2,2,2,2,2,2,2,2"), ("blocks", "32")],
+    ] {
+        let settings =
+            [settings, &[("normalization", "layer"), ("dropout", "0.1"), ("epochs", "1")]].concat();
+        assert_eq!(run(&[(&settings, Seeds::from_one(1))], &dataset).reports[0].len(), 1, "{settings:?}");
+    }
 }
 
 #[test]
@@ -367,6 +431,8 @@ fn what_cannot_be_trained_is_an_error_that_says_why() {
             && message.contains("groups = 6"),
         "{message}"
     );
+    let message = run(&[("model", "dnn"), ("depth", "256"), ("width", "65536")], &flat);
+    assert!(message.starts_with("out of memory: the model's"), "{message}");
     let message = run(&[("normalization", "batch")], &dataset(2, 3));
     assert!(message.contains("2 training images"), "{message}");
 }

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler as scheduling
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models import models
+
 HERE = Path(__file__).parent
 STEPS = 50
 
@@ -549,10 +551,31 @@ def steps() -> dict[str, Tensor]:
     return tensors
 
 
+def model_ops() -> dict[str, Tensor]:
+    """Ops that only some models have."""
+    tensors = {}
+    for row, op, x in [
+        ("global average pool", lambda x: x.mean((2, 3)), numbers(2, 19, 9, 8)),
+        # Large numbers: with small ones nothing but the offset of 2 would be seen.
+        ("local response norm", lambda x: F.local_response_norm(x, 5, k=2), numbers(2, 19, 3, 2, scale=400)),
+        (
+            "local response norm of few channels",
+            lambda x: F.local_response_norm(x, 5, k=2),
+            numbers(2, 3, 2, 2, scale=400),
+        ),
+        ("bilinear to 9x7", lambda x: F.interpolate(x, (9, 7), mode="bilinear"), numbers(2, 3, 4, 5)),
+        ("bilinear to 13x4", lambda x: F.interpolate(x, (13, 4), mode="bilinear"), numbers(2, 1, 5, 2)),
+        ("bilinear to 2x3", lambda x: F.interpolate(x, (2, 3), mode="bilinear"), numbers(1, 2, 5, 7)),
+    ]:
+        tensors.update(differentiate(row, op, x=x))
+    return tensors
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     # Each with a seed of its own, so that another function changes no other's numbers.
     seeds = {ops: 0, batch_norms: 1, optimizers: 2, initializations: 3, schedules: 4, steps: 5, group_norms: 4}
+    seeds.update({model_ops: 4, models: 5})
     for make, seed in seeds.items():
         torch.manual_seed(seed)
         save(f"{make.__name__}.safetensors", make())

@@ -4,15 +4,16 @@ use super::Definition;
 use crate::hyperparameter::{DefaultValue, Domain};
 
 /// The models that have convolutions.
-pub(super) const CONVOLUTIONAL: &[&str] = &["lenet"];
+pub(super) const CONVOLUTIONAL: &[&str] = &["lenet", "alexnet", "vgg"];
 
 pub(super) static MODEL: &[Definition] = &[
     Definition {
         name: "model",
-        domain: Domain::Choice(&["fcn", "lenet"]),
+        domain: Domain::Choice(&["fcn", "dnn", "lenet", "alexnet", "vgg", "resnet", "wide_resnet"]),
         default: DefaultValue::Choice("fcn"),
         used_with: None,
-        meaning: "architecture: fcn (fully connected) or lenet (conv 5x5 to 32, pool, conv 5x5 to 64, pool, 256, 128)",
+        meaning: "architecture: fcn (fully connected), dnn (the same, deep), lenet (conv 5x5 to 32, pool, conv 5x5 to 64, pool, 256, 128), \
+                  alexnet, vgg (small), resnet (small, pre-activation) or wide_resnet; `fittingroom-worker models` shows their shapes",
     },
     Definition {
         name: "hidden_sizes",
@@ -22,11 +23,68 @@ pub(super) static MODEL: &[Definition] = &[
         meaning: "units of each hidden layer, as a list: [300, 200]",
     },
     Definition {
+        name: "depth",
+        domain: Domain::Integer { min: 1, max: 256 },
+        default: DefaultValue::Integer(4),
+        used_with: Some(("model", &["dnn"])),
+        meaning: "hidden layers",
+    },
+    Definition {
+        name: "width",
+        domain: Domain::Integer { min: 1, max: 65_536 },
+        default: DefaultValue::Integer(256),
+        used_with: Some(("model", &["dnn"])),
+        meaning: "units of each hidden layer",
+    },
+    Definition {
+        name: "residual",
+        domain: Domain::Flag,
+        default: DefaultValue::Flag(false),
+        used_with: Some(("model", &["dnn"])),
+        meaning: "whether the hidden layers from the second on are added to their input (pre-activation)",
+    },
+    Definition {
+        name: "alexnet_geometry",
+        domain: Domain::Choice(&["adapted", "original"]),
+        default: DefaultValue::Choice("adapted"),
+        used_with: Some(("model", &["alexnet"])),
+        meaning: "adapted to small images (conv 3x3), or as published, with images interpolated to 227x227 and local response \
+                  normalization: nine times the work on 28x28",
+    },
+    Definition {
+        name: "classifier_units",
+        domain: Domain::Integer { min: 1, max: 65_536 },
+        default: DefaultValue::Integer(4096),
+        used_with: Some(("model", &["alexnet"])),
+        meaning: "units of each of the two hidden fully connected layers",
+    },
+    Definition {
+        name: "channels",
+        domain: Domain::Sizes { max_layers: 8, max_size: 4096 },
+        default: DefaultValue::Sizes(&[32, 64, 128]),
+        used_with: Some(("model", &["resnet"])),
+        meaning: "channels of each stage, as a list; the image is halved from each stage to the next",
+    },
+    Definition {
+        name: "blocks",
+        domain: Domain::Integer { min: 1, max: 32 },
+        default: DefaultValue::Integer(2),
+        used_with: Some(("model", &["resnet", "wide_resnet"])),
+        meaning: "residual blocks of two convolutions in each stage; a wide_resnet is 6 * blocks + 4 layers deep",
+    },
+    Definition {
+        name: "widen_factor",
+        domain: Domain::Integer { min: 1, max: 64 },
+        default: DefaultValue::Integer(2),
+        used_with: Some(("model", &["wide_resnet"])),
+        meaning: "the stages have 16, 32 and 64 times this many channels",
+    },
+    Definition {
         name: "normalization",
         domain: Domain::Choice(&["none", "batch", "layer", "group", "instance"]),
         default: DefaultValue::Choice("none"),
         used_with: None,
-        meaning: "between each linear or convolution layer and its activation; instance after convolutions alone",
+        meaning: "between each linear or convolution layer and its activation; residual blocks begin with it; instance after convolutions alone",
     },
     Definition {
         name: "norm_groups",

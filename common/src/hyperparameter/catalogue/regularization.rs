@@ -10,7 +10,8 @@ pub(super) static REGULARIZATION: &[Definition] = &[
         domain: ZERO_TO_BELOW_ONE,
         default: DefaultValue::Number(0.0),
         used_with: None,
-        meaning: "probability with which a hidden unit of a fully connected layer is dropped in training",
+        meaning: "probability with which a unit is dropped in training: of hidden fully connected layers, of resnet's features, \
+                  between the convolutions of wide_resnet's blocks",
     },
     Definition {
         name: "spatial_dropout",

@@ -6,6 +6,7 @@
 mod batch_norm;
 mod group_norm;
 mod initializations;
+mod models;
 mod ops;
 mod optimizers;
 mod schedules;
@@ -59,6 +60,11 @@ impl Fixture {
 
     fn get(&self, row: &str, tensor: &str) -> &Golden {
         self.find(row, tensor).unwrap_or_else(|| panic!("the fixture has no {row}/{tensor}"))
+    }
+
+    /// How many tensors a row has.
+    fn count(&self, row: &str) -> usize {
+        self.0.keys().filter(|key| key.split_once('/').is_some_and(|(of, _)| of == row)).count()
     }
 
     /// Checks that the rows of a table are all that this file has.

@@ -12,7 +12,7 @@ mod update;
 pub use self::gradient::GradientSettings;
 pub use self::initialization::{BiasInitialization, FanMode, Initialization};
 pub use self::input::InputStandardization;
-pub use self::model::{Architecture, Normalization};
+pub use self::model::{AlexNetGeometry, Architecture, Normalization, Shortcuts};
 pub use self::schedule::Schedule;
 pub use self::update::{Exempt, MomentumForm, OptimizerKind, UpdateSettings};
 

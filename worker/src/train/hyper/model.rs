@@ -11,8 +11,58 @@ pub enum Architecture {
         /// Units of each hidden layer, from the input's side.
         hidden: Vec<usize>,
     },
+    /// Fully connected layers of one width.
+    Dnn {
+        /// Hidden layers.
+        depth: usize,
+        /// Units of each.
+        width: usize,
+        /// Around the hidden layers.
+        shortcuts: Shortcuts,
+    },
     /// Two convolutions and three fully connected layers.
     LeNet,
+    /// Five convolutions with overlapping pooling, and three fully connected layers.
+    AlexNet {
+        /// Sizes of images and windows.
+        geometry: AlexNetGeometry,
+        /// Units of each of the two hidden fully connected layers.
+        classifier_units: usize,
+    },
+    /// Three stages of convolutions 3x3 and two fully connected layers.
+    Vgg,
+    /// Stages of residual blocks.
+    ResNet {
+        /// Channels of each stage.
+        channels: Vec<usize>,
+        /// Blocks of each stage.
+        blocks: usize,
+    },
+    /// Three stages of wide residual blocks with dropout.
+    WideResNet {
+        /// Blocks of each stage.
+        blocks: usize,
+        /// Times 16, 32 and 64 channels.
+        widen_factor: usize,
+    },
+}
+
+/// What leads around the hidden layers of a deep network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortcuts {
+    /// Nothing.
+    None,
+    /// Each layer's input is added to its result.
+    Identity,
+}
+
+/// The sizes of images and windows in AlexNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlexNetGeometry {
+    /// Small windows for images as they come.
+    Adapted,
+    /// The paper's, for images of 227x227.
+    Original,
 }
 
 /// What normalises activations.
@@ -37,8 +87,36 @@ impl Architecture {
     pub(super) fn of(read: &Reader<'_>) -> Result<Self, SettingsError> {
         match read.choice("model")? {
             "fcn" => Ok(Self::Fcn { hidden: read.sizes("hidden_sizes")? }),
+            "dnn" => Ok(Self::Dnn {
+                depth: read.integer("depth")? as usize,
+                width: read.integer("width")? as usize,
+                shortcuts: if read.flag("residual")? { Shortcuts::Identity } else { Shortcuts::None },
+            }),
             "lenet" => Ok(Self::LeNet),
+            "alexnet" => Ok(Self::AlexNet {
+                geometry: AlexNetGeometry::of(read)?,
+                classifier_units: read.integer("classifier_units")? as usize,
+            }),
+            "vgg" => Ok(Self::Vgg),
+            "resnet" => Ok(Self::ResNet {
+                channels: read.sizes("channels")?,
+                blocks: read.integer("blocks")? as usize,
+            }),
+            "wide_resnet" => Ok(Self::WideResNet {
+                blocks: read.integer("blocks")? as usize,
+                widen_factor: read.integer("widen_factor")? as usize,
+            }),
             other => Err(unknown("model", other)),
+        }
+    }
+}
+
+impl AlexNetGeometry {
+    fn of(read: &Reader<'_>) -> Result<Self, SettingsError> {
+        match read.choice("alexnet_geometry")? {
+            "adapted" => Ok(Self::Adapted),
+            "original" => Ok(Self::Original),
+            other => Err(unknown("alexnet_geometry", other)),
         }
     }
 }

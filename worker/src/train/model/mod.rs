@@ -2,20 +2,31 @@
 //!
 //! Names follow the order of the layers, as a PyTorch module would name them: `conv1`, `norm1`,
 //! `conv2`, `norm2`, `fc1`, `norm3`, … with `.weight`, `.bias`, and for batch normalisation
-//! `.running_mean`, `.running_var` and `.num_batches_tracked`.
+//! `.running_mean`, `.running_var` and `.num_batches_tracked`. Convolutions on the shortcuts of
+//! residual networks count for themselves: `shortcut1`, `shortcut2`, ….
 
+mod alexnet;
+mod dnn;
 mod fcn;
 mod lenet;
+mod memory;
+mod outline;
+mod residual;
+mod resnet;
+mod vgg;
+mod wide_resnet;
 
 use candle_core::{Device, Tensor};
 use fittingroom_common::dataset::Shape;
 
 use super::hyper::{Architecture, GroupShape, Lane, Normalization};
 use super::init::Fan;
-use super::layer::{DropoutLane, Layer, Mode};
+use super::layer::{self, DropoutLane, Layer, Mode};
 use super::ops::{Activation, Window};
 use super::params::{Builder, Named, Order, Parameter};
 use super::weights::{Start, WeightsError};
+
+pub use self::outline::Outline;
 
 /// What a model is built for: grey images of one size, and classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +60,18 @@ pub enum ModelError {
         width: usize,
         /// The layer.
         layer: String,
+    },
+    /// The parameters need more memory than there is.
+    #[error(
+        "the model's {parameters} parameters and their gradients take {needed_mib} MiB, but {available_mib} MiB of memory are free"
+    )]
+    TooLarge {
+        /// Of one lane.
+        parameters: usize,
+        /// What those of all lanes take, and their gradients.
+        needed_mib: u64,
+        /// What the system could give.
+        available_mib: u64,
     },
     /// The weights to start from cannot be used.
     #[error(transparent)]
@@ -110,19 +133,10 @@ impl Model {
         images: ImageShape,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        let mut stack = Stack {
-            builder: Builder::new(lanes, device),
-            normalization: shape.normalization,
-            layers: Vec::new(),
-            extent: Extent { height: images.height, width: images.width, channels: 1 },
-            numbers: Numbers::default(),
-        };
-        match &shape.architecture {
-            Architecture::Fcn { hidden } => fcn::build(&mut stack, hidden, images.classes)?,
-            Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
-        }
-        let Builder { parameters, named, .. } = stack.builder;
-        let model = Self { layers: stack.layers, parameters, named, steps: 0 };
+        memory::check(&Outline::of(shape, images)?, lanes.len(), device)?;
+        let Stack { builder, layers, .. } = Stack::of(shape, lanes, images, device)?;
+        let Builder { parameters, named, .. } = builder;
+        let model = Self { layers, parameters, named, steps: 0 };
         for (index, lane) in lanes.iter().enumerate() {
             match &lane.start {
                 Start::Drawn => {}
@@ -134,11 +148,7 @@ impl Model {
 
     /// The logits of a batch: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        let mut x = images.clone();
-        for layer in &self.layers {
-            x = layer.forward(&x, mode)?;
-        }
-        Ok(x)
+        layer::forward(&self.layers, images, mode)
     }
 
     /// Whether a `state_dict` of this model has a tensor of this name.
@@ -159,7 +169,7 @@ pub(super) fn counter(layer: &str) -> String {
 }
 
 /// The size of one image's activations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Extent {
     height: usize,
     width: usize,
@@ -202,6 +212,7 @@ impl Extent {
 struct Numbers {
     linear: usize,
     convolution: usize,
+    shortcut: usize,
     normalization: usize,
     dropout: usize,
     spatial_dropout: usize,
@@ -214,21 +225,61 @@ struct Stack<'a> {
     layers: Vec<Layer>,
     extent: Extent,
     numbers: Numbers,
+    outline: Outline,
 }
 
-impl Stack<'_> {
-    /// Linear, normalisation, ReLU, dropout.
-    fn hidden(&mut self, units: usize) -> Result<(), ModelError> {
-        match self.normalization {
-            // There are no rows and columns to normalise over.
-            Normalization::Instance => self.linear(units, Activation::Relu)?,
-            _ => {
-                self.linear(units, self.activation_before_norm())?;
-                self.norm()?;
+impl<'a> Stack<'a> {
+    /// All layers of a model.
+    fn of(
+        shape: &GroupShape,
+        lanes: &'a [Lane],
+        images: ImageShape,
+        device: &'a Device,
+    ) -> Result<Self, ModelError> {
+        let extent = Extent { height: images.height, width: images.width, channels: 1 };
+        let mut stack = Self {
+            builder: Builder::new(lanes, device),
+            normalization: shape.normalization,
+            layers: Vec::new(),
+            extent,
+            numbers: Numbers::default(),
+            outline: Outline::begin(extent),
+        };
+        match &shape.architecture {
+            Architecture::Fcn { hidden } => fcn::build(&mut stack, hidden, images.classes)?,
+            Architecture::Dnn { depth, width, shortcuts } => {
+                dnn::build(&mut stack, *depth, *width, *shortcuts, images.classes)?;
+            }
+            Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
+            Architecture::AlexNet { geometry, classifier_units } => {
+                alexnet::build(&mut stack, *geometry, *classifier_units, images.classes)?;
+            }
+            Architecture::Vgg => vgg::build(&mut stack, images.classes)?,
+            Architecture::ResNet { channels, blocks } => {
+                resnet::build(&mut stack, channels, *blocks, images.classes)?;
+            }
+            Architecture::WideResNet { blocks, widen_factor } => {
+                wide_resnet::build(&mut stack, *blocks, *widen_factor, images.classes)?;
             }
         }
+        Ok(stack)
+    }
+
+    /// Linear, normalisation, ReLU, dropout.
+    fn hidden(&mut self, units: usize) -> Result<(), ModelError> {
+        self.leave_images();
+        self.linear(units, self.activation_before_norm())?;
+        self.norm()?;
         self.dropout();
         Ok(())
+    }
+
+    /// From here on layers are linear: there are no rows and columns left that instance normalisation
+    /// could be over.
+    fn leave_images(&mut self) {
+        if self.normalization == Normalization::Instance {
+            self.normalization = Normalization::None;
+        }
     }
 
     /// The last layer: one logit for each class.
@@ -238,8 +289,30 @@ impl Stack<'_> {
 
     /// Convolution, normalisation, ReLU, spatial dropout.
     fn convolution(&mut self, channels: usize, window: Window) -> Result<(), ModelError> {
+        self.bare_convolution(channels, window, self.activation_before_norm())?;
+        self.norm()?;
+        self.spatial_dropout();
+        Ok(())
+    }
+
+    /// Convolution alone.
+    fn bare_convolution(
+        &mut self,
+        channels: usize,
+        window: Window,
+        activation: Activation,
+    ) -> Result<(), ModelError> {
         self.numbers.convolution += 1;
-        let name = format!("conv{}", self.numbers.convolution);
+        self.named_convolution(format!("conv{}", self.numbers.convolution), channels, window, activation)
+    }
+
+    fn named_convolution(
+        &mut self,
+        name: String,
+        channels: usize,
+        window: Window,
+        activation: Activation,
+    ) -> Result<(), ModelError> {
         let below = self.extent;
         self.extent = Extent { channels, ..self.moved(window, &name)? };
         let pixels = window.size * window.size;
@@ -253,16 +326,16 @@ impl Stack<'_> {
             fan,
         )?;
         let bias = self.builder.bias(format!("{name}.bias"), channels, fan, |lane| lane.convolution_bias)?;
-        let activation = self.activation_before_norm();
         self.layers.push(Layer::Convolution { weight, bias, window, activation });
-        self.norm()?;
-        self.spatial_dropout();
+        self.outline.multiply_adds += self.extent.features() * window_extent.features();
+        self.outline.reach(self.extent);
         Ok(())
     }
 
     fn max_pool(&mut self, window: Window) -> Result<(), ModelError> {
         self.extent = self.moved(window, "pool")?;
         self.layers.push(Layer::MaxPool(window));
+        self.outline.reach(self.extent);
         Ok(())
     }
 
@@ -289,6 +362,8 @@ impl Stack<'_> {
         let bias = self.builder.bias(format!("{name}.bias"), outputs, fan, |lane| lane.linear_bias)?;
         self.extent = Extent { height: 1, width: 1, channels: outputs };
         self.layers.push(Layer::Linear { weight, bias, activation });
+        self.outline.multiply_adds += inputs * outputs;
+        self.outline.reach(self.extent);
         Ok(())
     }
 
@@ -358,8 +433,8 @@ impl Stack<'_> {
 mod tests {
     use super::*;
     use crate::train::ops::cross_entropy::cross_entropy;
-    use crate::train::params::{Kind, Role};
     use crate::train::ops::testing::flat;
+    use crate::train::params::{Kind, Role};
     use crate::train::rng::Moment;
     use crate::train::testing::group;
     use fittingroom_common::hyperparameter::{Domain, Parameter};
@@ -389,6 +464,67 @@ mod tests {
                  conv2.weight[64, 32, 5, 5] conv2.bias[64] norm2.weight[64, 14, 14] norm2.bias[64, 14, 14] \
                  fc1.weight[256, 3136] fc1.bias[256] norm3.weight[256] norm3.bias[256] \
                  fc2.weight[128, 256] fc2.bias[128] norm4.weight[128] norm4.bias[128] fc3.weight[10, 128] fc3.bias[10]",
+            ),
+            (
+                "dnn",
+                &[("model", "dnn"), ("depth", "2"), ("width", "64")],
+                "fc1.weight[64, 784] fc1.bias[64] fc2.weight[64, 64] fc2.bias[64] fc3.weight[10, 64] fc3.bias[10]",
+            ),
+            (
+                "dnn with shortcuts",
+                &[
+                    ("model", "dnn"),
+                    ("depth", "2"),
+                    ("width", "64"),
+                    ("residual", "true"),
+                    ("normalization", "layer"),
+                ],
+                "fc1.weight[64, 784] fc1.bias[64] norm1.weight[64] norm1.bias[64] \
+                 fc2.weight[64, 64] fc2.bias[64] norm2.weight[64] norm2.bias[64] fc3.weight[10, 64] fc3.bias[10]",
+            ),
+            (
+                "alexnet",
+                &[("model", "alexnet"), ("classifier_units", "32")],
+                "conv1.weight[64, 1, 3, 3] conv1.bias[64] conv2.weight[192, 64, 3, 3] conv2.bias[192] \
+                 conv3.weight[384, 192, 3, 3] conv3.bias[384] conv4.weight[256, 384, 3, 3] conv4.bias[256] \
+                 conv5.weight[256, 256, 3, 3] conv5.bias[256] fc1.weight[32, 1024] fc1.bias[32] \
+                 fc2.weight[32, 32] fc2.bias[32] fc3.weight[10, 32] fc3.bias[10]",
+            ),
+            (
+                "the original alexnet",
+                &[("model", "alexnet"), ("alexnet_geometry", "original"), ("classifier_units", "32")],
+                "conv1.weight[96, 1, 11, 11] conv1.bias[96] conv2.weight[256, 96, 5, 5] conv2.bias[256] \
+                 conv3.weight[384, 256, 3, 3] conv3.bias[384] conv4.weight[384, 384, 3, 3] conv4.bias[384] \
+                 conv5.weight[256, 384, 3, 3] conv5.bias[256] fc1.weight[32, 9216] fc1.bias[32] \
+                 fc2.weight[32, 32] fc2.bias[32] fc3.weight[10, 32] fc3.bias[10]",
+            ),
+            (
+                "vgg",
+                &[("model", "vgg")],
+                "conv1.weight[64, 1, 3, 3] conv1.bias[64] conv2.weight[64, 64, 3, 3] conv2.bias[64] \
+                 conv3.weight[128, 64, 3, 3] conv3.bias[128] conv4.weight[128, 128, 3, 3] conv4.bias[128] \
+                 conv5.weight[256, 128, 3, 3] conv5.bias[256] conv6.weight[256, 256, 3, 3] conv6.bias[256] \
+                 fc1.weight[512, 2304] fc1.bias[512] fc2.weight[10, 512] fc2.bias[10]",
+            ),
+            (
+                "resnet",
+                &[("model", "resnet"), ("channels", "4,6"), ("blocks", "1"), ("normalization", "layer")],
+                "conv1.weight[4, 1, 3, 3] conv1.bias[4] norm1.weight[4, 28, 28] norm1.bias[4, 28, 28] \
+                 conv2.weight[4, 4, 3, 3] conv2.bias[4] norm2.weight[4, 28, 28] norm2.bias[4, 28, 28] \
+                 conv3.weight[4, 4, 3, 3] conv3.bias[4] norm3.weight[4, 28, 28] norm3.bias[4, 28, 28] \
+                 conv4.weight[6, 4, 3, 3] conv4.bias[6] norm4.weight[6, 14, 14] norm4.bias[6, 14, 14] \
+                 conv5.weight[6, 6, 3, 3] conv5.bias[6] shortcut1.weight[6, 4, 1, 1] shortcut1.bias[6] \
+                 norm5.weight[6, 14, 14] norm5.bias[6, 14, 14] fc1.weight[10, 6] fc1.bias[10]",
+            ),
+            (
+                "wide_resnet",
+                &[("model", "wide_resnet"), ("widen_factor", "1"), ("blocks", "1")],
+                "conv1.weight[16, 1, 3, 3] conv1.bias[16] \
+                 conv2.weight[16, 16, 3, 3] conv2.bias[16] conv3.weight[16, 16, 3, 3] conv3.bias[16] \
+                 conv4.weight[32, 16, 3, 3] conv4.bias[32] conv5.weight[32, 32, 3, 3] conv5.bias[32] \
+                 shortcut1.weight[32, 16, 1, 1] shortcut1.bias[32] \
+                 conv6.weight[64, 32, 3, 3] conv6.bias[64] conv7.weight[64, 64, 3, 3] conv7.bias[64] \
+                 shortcut2.weight[64, 32, 1, 1] shortcut2.bias[64] fc1.weight[10, 64] fc1.bias[10]",
             ),
         ] {
             let model = model(settings, IMAGES).expect("fits");
@@ -516,18 +652,28 @@ mod tests {
 
     #[test]
     fn every_parameter_of_every_model_gets_a_gradient() {
-        let images = ImageShape { height: 12, width: 9, classes: 4 };
-        let x = crate::train::ops::testing::numbers("images", &[1, 3, 12, 9, 1]);
+        let images = ImageShape { height: 16, width: 15, classes: 4 };
+        let x = crate::train::ops::testing::numbers("images", &[1, 3, 16, 15, 1]);
         let x = x.to_dtype(candle_core::DType::F32).expect("float");
-        for architecture in ["fcn", "lenet"] {
+        for architecture in [
+            &[("model", "fcn")][..],
+            &[("model", "lenet")],
+            &[("model", "dnn"), ("width", "32")],
+            &[("model", "dnn"), ("width", "32"), ("residual", "true")],
+            &[("model", "alexnet"), ("classifier_units", "32")],
+            &[("model", "vgg")],
+            &[("model", "resnet"), ("channels", "4,4,6")],
+            &[("model", "wide_resnet"), ("widen_factor", "1")],
+        ] {
             for normalization in ["none", "batch", "layer", "group", "instance"] {
-                let settings = &[
-                    ("model", architecture),
+                let own = [
                     ("normalization", normalization),
+                    ("norm_groups", "2"),
                     ("dropout", "0.2"),
                     ("spatial_dropout", "0.2"),
                 ];
-                let model = model(settings, images).expect("fits");
+                let settings = [architecture, &own].concat();
+                let model = model(&settings, images).expect("fits");
                 let logits = model.forward(&x, Mode::Train(Moment { epoch: 1, step: 0 })).expect("forward");
                 assert_eq!(logits.dims(), [1, 3, 4]);
                 let labels = [0, 1, 3].into();
@@ -535,7 +681,7 @@ mod tests {
                 let mut store = loss.sum_all().and_then(|loss| loss.backward()).expect("backward");
                 let named = model.named.iter().filter(|named| !named.name.contains("running"));
                 for (parameter, named) in model.parameters.iter().zip(named) {
-                    let what = format!("{architecture} {normalization} {}", named.name);
+                    let what = format!("{architecture:?} {normalization} {}", named.name);
                     let gradient = parameter.take_gradient(&mut store).expect(&what);
                     assert_eq!(gradient.dims(), parameter.values().dims(), "{what}");
                     let numbers = crate::train::ops::testing::flat(&gradient);
@@ -555,13 +701,104 @@ mod tests {
 
     #[test]
     fn images_that_the_pools_leave_nothing_of_are_refused() {
-        for (height, width, fits) in [(4, 4, true), (4, 3, false), (1, 28, false)] {
+        for (name, height, width, fits) in [
+            ("lenet", 4, 4, true),
+            ("lenet", 4, 3, false),
+            ("lenet", 1, 28, false),
+            ("alexnet", 15, 15, true),
+            ("alexnet", 15, 14, false),
+            ("vgg", 1, 28, true),
+            ("resnet", 1, 1, true),
+            ("wide_resnet", 2, 3, true),
+        ] {
             let images = ImageShape { height, width, classes: 2 };
-            let built = model(&[("model", "lenet")], images);
-            assert_eq!(built.is_ok(), fits, "{height}x{width}");
+            let built = model(&[("model", name), ("classifier_units", "8")], images);
+            assert_eq!(built.is_ok(), fits, "{name} of {height}x{width}");
             if let Err(error) = built {
                 assert!(error.to_string().contains("too small"), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn shapes_parameters_and_multiply_adds_are_those_counted_by_hand() {
+        for (name, settings, shapes, parameters, multiply_adds) in [
+            (
+                "dnn",
+                &[("model", "dnn"), ("residual", "true")][..],
+                "[28, 28, 1] [256] [10]",
+                400_906,
+                399_872,
+            ),
+            (
+                "batch norm, whose running statistics are no parameters",
+                &[("model", "fcn"), ("hidden_sizes", "300"), ("normalization", "batch")],
+                "[28, 28, 1] [300] [10]",
+                784 * 300 + 300 + 2 * 300 + 300 * 10 + 10,
+                784 * 300 + 300 * 10,
+            ),
+            (
+                "lenet",
+                &[("model", "lenet")],
+                "[28, 28, 1] [28, 28, 32] [14, 14, 32] [14, 14, 64] [7, 7, 64] [256] [128] [10]",
+                889_354,
+                784 * 32 * 25 + 196 * 64 * 800 + 3136 * 256 + 256 * 128 + 128 * 10,
+            ),
+            (
+                "alexnet",
+                &[("model", "alexnet")],
+                "[28, 28, 1] [28, 28, 64] [13, 13, 64] [13, 13, 192] [6, 6, 192] [6, 6, 384] [6, 6, 256] \
+                 [2, 2, 256] [4096] [10]",
+                23_271_114,
+                117_126_144,
+            ),
+            (
+                "the original alexnet",
+                &[("model", "alexnet"), ("alexnet_geometry", "original"), ("classifier_units", "16")],
+                "[28, 28, 1] [227, 227, 1] [55, 55, 96] [27, 27, 96] [27, 27, 256] [13, 13, 256] [13, 13, 384] \
+                 [13, 13, 256] [6, 6, 256] [16] [10]",
+                // The convolutions, then the classifier.
+                3_723_968 + 9216 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10,
+                1_006_357_344 + 9216 * 16 + 16 * 16 + 16 * 10,
+            ),
+            (
+                "vgg",
+                &[("model", "vgg")],
+                "[28, 28, 1] [28, 28, 64] [14, 14, 64] [14, 14, 128] [7, 7, 128] [7, 7, 256] [3, 3, 256] [512] [10]",
+                2_329_546,
+                117_241_856,
+            ),
+            (
+                "resnet",
+                &[("model", "resnet")],
+                "[28, 28, 1] [28, 28, 32] [14, 14, 64] [7, 7, 128] [128] [10]",
+                694_922,
+                80_508_672,
+            ),
+            (
+                "wide_resnet",
+                &[("model", "wide_resnet")],
+                "[28, 28, 1] [28, 28, 16] [28, 28, 32] [14, 14, 64] [7, 7, 128] [128] [10]",
+                690_698,
+                77_184_512,
+            ),
+        ] {
+            let outline = Outline::of(&group(&[(settings, Seeds::from_one(3))]).shape, IMAGES).expect("fits");
+            let given: Vec<String> = outline.shapes.iter().map(|shape| format!("{shape:?}")).collect();
+            assert_eq!(given.join(" "), shapes, "{name}");
+            assert_eq!((outline.parameters, outline.multiply_adds), (parameters, multiply_adds), "{name}");
+        }
+    }
+
+    #[test]
+    fn more_parameters_than_any_memory_are_an_error_before_one_is_drawn() {
+        let widest = ["65536"; 64].join(",");
+        for settings in [
+            &[("model", "fcn"), ("hidden_sizes", &*widest)][..],
+            &[("model", "dnn"), ("depth", "256"), ("width", "65536")],
+        ] {
+            let error = model(settings, IMAGES).expect_err("too large");
+            assert!(matches!(error, ModelError::TooLarge { .. }), "{settings:?}: {error}");
         }
     }
 }

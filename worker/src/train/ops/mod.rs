@@ -8,6 +8,7 @@
 //! `[lanes, batch, height, width, channels]`. Channels come last because then a convolution's
 //! window is a few long runs of memory, and normalisation, bias and pooling run along vectors.
 
+pub(crate) mod average_pool;
 pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 pub(crate) mod cross_entropy;
@@ -16,10 +17,13 @@ pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod max_pool;
+pub(crate) mod relu;
+pub(crate) mod response_norm;
 pub(crate) mod spatial_dropout;
 pub(crate) mod sums;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod upsample;
 mod window;
 
 use std::sync::{Arc, Mutex, PoisonError};
