@@ -1,5 +1,6 @@
 //! The catalogue itself, one file per theme.
 
+mod augmentation;
 mod initialization;
 mod model;
 mod optimization;
@@ -34,6 +35,7 @@ pub static CATALOGUE: LazyLock<Vec<&'static Definition>> = LazyLock::new(|| {
         initialization::INITIALIZATION,
         optimization::OPTIMIZATION,
         regularization::REGULARIZATION,
+        augmentation::AUGMENTATION,
         training::TRAINING,
     ];
     themes.into_iter().flatten().collect()

@@ -5,6 +5,7 @@
 
 mod batch_norm;
 mod initializations;
+mod mixed_losses;
 mod ops;
 mod optimizers;
 

@@ -1,11 +1,13 @@
 //! Hyperparameters as the engine takes them: typed, and parted into what shapes a model, which all
 //! lanes of a group have in common, and what each lane has for itself.
 
+mod augmentation;
 mod initialization;
 mod model;
 mod read;
 mod update;
 
+pub use self::augmentation::Augmentation;
 pub use self::initialization::Initialization;
 pub use self::model::{Architecture, Normalization};
 pub use self::update::{MomentumForm, OptimizerKind, UpdateSettings};
@@ -25,6 +27,8 @@ pub struct Group {
     pub split_seed: u64,
     /// The order in which each epoch visits the training images.
     pub order: Visiting,
+    /// Seed of the augmentation: what is drawn with it is the same for all lanes.
+    pub augmentation_seed: u64,
     /// What each lane has for itself; at least one.
     pub lanes: Vec<Lane>,
 }
@@ -54,6 +58,8 @@ pub struct GroupShape {
     pub batch_size: usize,
     /// Passes over the training images.
     pub epochs: u32,
+    /// What is done to the training images.
+    pub augmentation: Augmentation,
 }
 
 /// What each trial of a group has for itself.
@@ -71,6 +77,8 @@ pub struct Lane {
     pub label_smoothing: f64,
     /// Numbers of the update rule.
     pub update: UpdateSettings,
+    /// Epochs without a lower validation loss after which it stops; 0 if it never does.
+    pub early_stopping_patience: u32,
 }
 
 /// Why hyperparameters cannot be trained with.
@@ -98,7 +106,7 @@ pub enum SettingsError {
     BatchOfOne,
     /// Lanes that do not fit on one another.
     #[error(
-        "trials can be trained together only if their model, optimizer, batch size, epochs and seeds of split and order are the same"
+        "trials can be trained together only if their model, optimizer, batch size, epochs, augmentation and seeds of split and order are the same"
     )]
     Unlike,
     /// A group without trials.
@@ -125,7 +133,13 @@ impl Group {
             }
             lanes.push(Lane::of(hyperparameters, of_trial.trial)?);
         }
-        Ok(Self { shape, split_seed: seeds.split, order: Visiting::Shuffled { seed: seeds.order }, lanes })
+        Ok(Self {
+            shape,
+            split_seed: seeds.split,
+            order: Visiting::Shuffled { seed: seeds.order },
+            augmentation_seed: seeds.order,
+            lanes,
+        })
     }
 }
 
@@ -140,7 +154,9 @@ impl GroupShape {
             return Err(SettingsError::BatchOfOne);
         }
         let epochs = read.integer("epochs")? as u32;
-        Ok(Self { architecture, normalization, optimizer: OptimizerKind::of(&read)?, batch_size, epochs })
+        let augmentation = Augmentation::of(&read)?;
+        let optimizer = OptimizerKind::of(&read)?;
+        Ok(Self { architecture, normalization, optimizer, batch_size, epochs, augmentation })
     }
 
     /// The fewest images that a step can be made of: one image has no variance to normalise by.
@@ -162,6 +178,7 @@ impl Lane {
             dropout: read.number("dropout")?,
             label_smoothing: read.number("label_smoothing")?,
             update: UpdateSettings::of(&read)?,
+            early_stopping_patience: read.integer("early_stopping_patience")? as u32,
         })
     }
 }
@@ -192,10 +209,16 @@ mod tests {
     fn what_cannot_be_trained_is_refused() {
         let seeds = Seeds::from_one(1);
         let (defaults, sgd) = (Hyperparameters::defaults(), with(&[("optimizer", "sgd")]));
+        let flipped = with(&[("flip", "true")]);
         let other_split = Seeds { split: 0, ..seeds };
         for (name, trials, error) in [
             ("no trial", vec![], SettingsError::Empty),
             ("other optimizers", vec![(defaults.clone(), seeds), (sgd, seeds)], SettingsError::Unlike),
+            (
+                "another augmentation",
+                vec![(defaults.clone(), seeds), (flipped, seeds)],
+                SettingsError::Unlike,
+            ),
             ("other splits", vec![(defaults.clone(), seeds), (defaults, other_split)], SettingsError::Unlike),
             (
                 "nothing to normalise over",

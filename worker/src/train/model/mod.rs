@@ -66,8 +66,8 @@ pub struct Model {
     pub parameters: Vec<Parameter>,
     /// Parameters and buffers by name.
     pub named: Vec<Named>,
-    /// Training steps so far, which is what PyTorch's `num_batches_tracked` counts.
-    pub steps: u64,
+    /// Training steps of each lane so far, which is what PyTorch's `num_batches_tracked` counts.
+    pub steps: Vec<u64>,
 }
 
 impl Model {
@@ -90,7 +90,7 @@ impl Model {
             Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
         }
         let Builder { parameters, named, .. } = stack.builder;
-        let model = Self { layers: stack.layers, parameters, named, steps: 0 };
+        let model = Self { layers: stack.layers, parameters, named, steps: vec![0; lanes.len()] };
         for (index, lane) in lanes.iter().enumerate() {
             match &lane.start {
                 Start::Drawn => {}
