@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fittingroom_worker::predict_command::{self, PredictArgs};
 use fittingroom_worker::run_command::RunArguments;
 use fittingroom_worker::train_command::{self, TrainArgs};
 use fittingroom_worker::trainer::{self, TrainerArgs};
@@ -25,6 +26,8 @@ enum Command {
     Run(RunArguments),
     /// Train one trial, without a coordinator
     Train(TrainArgs),
+    /// Print the class that a saved model gives each test image
+    Predict(PredictArgs),
     /// Train what an agent asks for on standard input
     #[command(hide = true)]
     Trainer(TrainerArgs),
@@ -40,6 +43,10 @@ fn main() -> ExitCode {
         Command::Train(args) => match train_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.exit_code()),
+        },
+        Command::Predict(args) => match predict_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
         },
         Command::Trainer(args) => match args.device.open() {
             Ok(opened) => {
