@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod event;
 pub mod hyperparameter;
 pub mod id;
+pub mod length;
 pub mod operator;
 pub mod proto;
 pub mod rng;

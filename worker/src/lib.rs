@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod check_command;
 pub mod models_command;
+pub mod predict_command;
 pub mod run_command;
 pub mod train;
 pub mod train_command;

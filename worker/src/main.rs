@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fittingroom_worker::check_command::{self, CheckArgs};
 use fittingroom_worker::models_command::{self, ModelsArgs};
+use fittingroom_worker::predict_command::{self, PredictArgs};
 use fittingroom_worker::run_command::RunArguments;
 use fittingroom_worker::train_command::{self, TrainArgs};
 use fittingroom_worker::trainer::{self, TrainerArgs};
@@ -31,6 +32,8 @@ enum Command {
     Check(CheckArgs),
     /// Show what models there are, their shapes, parameters and multiply-adds
     Models(ModelsArgs),
+    /// Print the class that a saved model gives each test image
+    Predict(PredictArgs),
     /// Train what an agent asks for on standard input
     #[command(hide = true)]
     Trainer(TrainerArgs),
@@ -53,6 +56,11 @@ fn main() -> ExitCode {
         },
 
         Command::Models(args) => match models_command::run(&args, &mut io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+
+        Command::Predict(args) => match predict_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },

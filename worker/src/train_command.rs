@@ -13,7 +13,7 @@ use crate::train::device::{DeviceChoice, DeviceError};
 use crate::train::hyper::{Group, SettingsError, Visiting};
 use crate::train::save::{self, Record, SaveError};
 use crate::train::weights::{Start, Weights, WeightsError};
-use crate::train::{Divergence, Outcome, Progress, Stop, Testing, TrainError, train};
+use crate::train::{Divergence, Ended, Outcome, Progress, Stop, Testing, TrainError, train};
 use crate::trainer::protocol::EpochMetrics;
 use fittingroom_common::trial::Seeds;
 
@@ -182,10 +182,12 @@ pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
 
     let testing = if args.track_test { Testing::EveryEpoch } else { Testing::AtTheEnd };
     let mut unwritten = None;
+    let mut last = 0;
     let outcome = train(&group, &dataset, &opened.device, testing, &mut |progress| {
         let Progress::Epoch([Ok(report)]) = progress else {
             return ControlFlow::Continue(());
         };
+        last = report.epoch;
         let line = if args.json { json_line(report) } else { line(report, group.shape.epochs) };
         match writeln!(out, "{line}").and_then(|()| out.flush()) {
             Ok(()) => ControlFlow::Continue(()),
@@ -203,6 +205,9 @@ pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
         return Ok(());
     };
     trained.lanes.iter().copied().collect::<Result<(), Divergence>>()?;
+    if last < group.shape.epochs && !args.json {
+        writeln!(notes, "{}", Ended::Early { epoch: last })?;
+    }
     if let Some(path) = &args.save {
         let record = Record { hyperparameters, seeds, images: trained.images, input: trained.input };
         save::save(path, &trained.model, 0, &record)?;

@@ -135,6 +135,44 @@ fn what_went_wrong_is_said_in_a_line_and_by_the_exit_code() {
 }
 
 #[test]
+fn training_that_stops_early_is_tested_after_its_last_epoch() {
+    let data = dataset();
+    let stopping = ["--set", "early_stopping_patience=2", "--set", "learning_rate=0.5"];
+    let output = train(data.path(), &[&["--json", "--epochs", "200"], &stopping[..]].concat());
+    let lines = lines(&output);
+    assert!((3..200).contains(&lines.len()), "{} epochs", lines.len());
+    let tested: Vec<usize> = (0..lines.len()).filter(|&epoch| lines[epoch]["test_loss"].is_f64()).collect();
+    assert_eq!(tested, [lines.len() - 1]);
+    let output = train(data.path(), &[&["--epochs", "200"], &stopping[..]].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(&format!("stopped early, after epoch {}", lines.len())), "{stderr}");
+}
+
+#[test]
+fn a_saved_model_predicts_what_it_was_tested_on() {
+    let data = dataset();
+    let model = data.path().join("model.safetensors");
+    let saved = ["--json", "--epochs", "2", "--save", model.to_str().expect("text")];
+    let lines = lines(&train(data.path(), &saved));
+    let predict = |folder: &Path| {
+        let mut command = worker();
+        command.args(["predict", "--device", "cpu", "--model"]).arg(&model).arg("--data").arg(folder);
+        command.output().expect("it runs")
+    };
+    let output = predict(data.path());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let classes: Vec<usize> =
+        output.stdout.lines().map(|line| line.expect("text").parse().expect("a class")).collect();
+    assert_eq!(classes.len(), 10);
+    let right = classes.iter().enumerate().filter(|(image, class)| image % 2 == **class).count();
+    assert_eq!(lines[1]["test_accuracy"], right as f64 / 10.0);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(&format!("{right} of 10 test images right")), "{stderr}");
+    let nowhere = predict(&data.path().join("nowhere"));
+    assert_eq!(nowhere.status.code(), Some(1));
+}
+
+#[test]
 fn the_split_is_printed_in_place_of_training() {
     let data = dataset();
     let model = data.path().join("model.safetensors");

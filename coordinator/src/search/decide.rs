@@ -139,16 +139,17 @@ impl Search {
         if report.epoch <= reported {
             return Ok(Vec::new());
         }
-        if report.epoch != reported + 1 || report.epoch > self.epochs(trial) {
+        if report.epoch != reported + 1 || report.epoch > self.length(trial).epochs {
             return Err(Rejection::EpochGap { attempt, found: report.epoch, expected: reported + 1 });
         }
         Ok(vec![Fact::EpochReported { attempt, report }])
     }
 
-    /// Whether an attempt that has reported its last epoch would be the best, so that its model is needed.
+    /// Whether an attempt that may have reported its last epoch would be the best, so that its model is needed.
     pub fn wants_model(&self, attempt: Attempt) -> bool {
         self.trial(attempt.trial).is_some_and(|trial| {
-            let Some(report) = trial.report.filter(|report| report.epoch == self.epochs(trial)) else {
+            let length = self.length(trial);
+            let Some(report) = trial.report.filter(|report| length.may_end_after(report.epoch)) else {
                 return false;
             };
             let key = RankKey::complete(self.created.spec.metric, &report, attempt.trial);
@@ -169,8 +170,8 @@ impl Search {
         let (trial, _) = self.running(attempt, worker)?;
         match outcome {
             Outcome::Trained { model } => {
-                let all = trial.report.is_some_and(|report| report.epoch == self.epochs(trial));
-                if !all {
+                let length = self.length(trial);
+                if !trial.report.is_some_and(|report| length.may_end_after(report.epoch)) {
                     return Err(Rejection::WrongOutcome { attempt, problem: "it has epochs left to report" });
                 }
                 if model.is_none() && self.wants_model(attempt) {

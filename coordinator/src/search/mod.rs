@@ -24,8 +24,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use fittingroom_common::event::{Created, Event, Fact};
-use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
+use fittingroom_common::hyperparameter::Hyperparameters;
 use fittingroom_common::id::{Attempt, SearchId, SlotNumber, TrialId, WorkerId};
+use fittingroom_common::length::TrainingLength;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Score;
 use fittingroom_common::view::{SearchState, TrialCounts};
@@ -184,16 +185,11 @@ impl Search {
         self.created.defaults.overlaid(&trial.hyperparameters)
     }
 
-    /// How many epochs a trial trains for.
-    fn epochs(&self, trial: &Trial) -> u32 {
-        let epochs = Parameter::find("epochs").ok();
-        let value = epochs.and_then(|epochs| {
-            trial.hyperparameters.get(epochs).or_else(|| self.created.defaults.get(epochs))
-        });
-        match value {
-            Some(Value::Integer(epochs)) => u32::try_from(*epochs).unwrap_or(u32::MAX),
-            _ => 1,
-        }
+    /// How long a trial trains.
+    fn length(&self, trial: &Trial) -> TrainingLength {
+        TrainingLength::read(|parameter| {
+            trial.hyperparameters.get(parameter).or_else(|| self.created.defaults.get(parameter))
+        })
     }
 
     /// What the final evaluation found, if it is done.

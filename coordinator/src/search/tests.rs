@@ -37,7 +37,10 @@ struct Bench {
 
 impl Bench {
     fn new(extra: &str) -> Self {
-        let created = created(extra);
+        Self::of(created(extra))
+    }
+
+    fn of(created: Created) -> Self {
         let now = Timestamp::from_millis(1_000);
         let events = vec![Event { at: now, fact: Fact::SearchCreated(Box::new(created.clone())) }];
         Self { search: Search::new(SearchId::new(1), created, now, LEASE), events, now }
@@ -262,6 +265,40 @@ fn only_a_trial_that_may_be_the_best_keeps_its_model() {
     bench.report(1, worse, 2, 0.7).expect("accepted");
     assert!(!bench.search.wants_model(worse));
     bench.complete(1, worse, Outcome::Trained { model: None }).expect("accepted");
+}
+
+#[test]
+fn a_trial_that_may_stop_early_is_complete_after_fewer_epochs_and_the_search_goes_on() {
+    let file = "method: grid\nepochs: 5\nparameters:\n  learning_rate: {values: [0.1, 0.01]}\n  \
+                early_stopping_patience: {value: 2}\n";
+    let spec = SearchSpec::parse("search.yaml", file).expect("parses").spec;
+    let mut bench = Bench::of(Created { spec, ..created("") });
+    let trained = |model| Outcome::Trained { model };
+    let model = ArtifactHash::of(b"model");
+
+    let early = bench.lease(1).expect("work").id.attempt;
+    for (epoch, wanted) in [(1, false), (2, false), (3, true)] {
+        bench.report(1, early, epoch, 0.5).expect("accepted");
+        assert_eq!(bench.search.wants_model(early), wanted, "epoch {epoch}: patience can be used up after 3");
+        if epoch == 2 {
+            let complete = bench.complete(1, early, trained(Some(model)));
+            assert!(matches!(complete, Err(Rejection::WrongOutcome { .. })), "{complete:?}");
+        }
+    }
+    bench.complete(1, early, trained(Some(model))).expect("accepted");
+    assert_eq!(bench.state_of(0), TrialState::Complete);
+
+    let whole = bench.lease(1).expect("work").id.attempt;
+    for epoch in 1..=5 {
+        bench.report(1, whole, epoch, 0.1 * f64::from(epoch + 1)).expect("accepted");
+    }
+    assert!(bench.search.wants_model(whole));
+    bench.complete(1, whole, trained(Some(model))).expect("accepted");
+    bench.evaluate(1, 0.6);
+    let rows: Vec<_> =
+        bench.rows().iter().map(|row| (row.trial.get(), row.report.map(|it| it.epoch))).collect();
+    assert_eq!(rows, [(1, Some(5)), (0, Some(3))]);
+    assert_eq!(bench.search.state(), SearchState::Complete);
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Search {
                 Phase::Waiting | Phase::Running(_) | Phase::Complete { .. } | Phase::Cancelled => None,
             },
             test: self.evaluated(id).or(tracked),
-            epochs: self.epochs(trial),
+            epochs: self.length(trial).epochs,
             progress: trial.lease().and_then(|lease| lease.progress),
         }
     }

@@ -78,7 +78,7 @@ impl Run<'_> {
         let run = self.seat.next_run(self.hold.id);
         let command = words::command(&run, &assignment.work, &files);
         let mut reporter =
-            Reporter::start(self.shared.session.clone(), self.hold.id, words::epochs(&assignment.work));
+            Reporter::start(self.shared.session.clone(), self.hold.id, words::length(&assignment.work));
         // Reports go before the outcome, whatever it is, so that no epoch is lost.
         match self.drive(&run, &command, &mut reporter).await? {
             Driven::Score(score) => Ok(End::Complete(Outcome::Evaluated(score))),
@@ -189,7 +189,7 @@ impl Run<'_> {
                 Some(report) if reporter.report(report).is_ok() => return None,
                 Some(_) | None => Driven::Broken(unexpected(event)),
             },
-            (Event::Finished { .. }, Command::Train(_)) if reporter.is_full() => Driven::Model,
+            (Event::Finished { .. }, Command::Train(_)) if reporter.may_end() => Driven::Model,
             (Event::Evaluated { loss, accuracy, .. }, Command::Evaluate { .. }) => {
                 match words::score(*loss, *accuracy) {
                     Some(score) => Driven::Score(score),

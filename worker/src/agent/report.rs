@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fittingroom_common::length::TrainingLength;
 use fittingroom_common::trial::Report;
 use fittingroom_common::work::{Directive, SearchAttempt};
 use tokio::sync::mpsc;
@@ -28,32 +29,31 @@ pub(crate) enum Verdict {
 #[derive(Debug, thiserror::Error)]
 #[error("the trainer reports more than the {epochs} epochs that it was asked for")]
 pub(crate) struct TooManyEpochs {
-    epochs: usize,
+    epochs: u32,
 }
 
 /// The queue of one attempt's reports. Dropping it drops what is not sent.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     queue: Option<mpsc::Sender<Report>>,
-    epochs: usize,
-    left: usize,
+    length: TrainingLength,
+    queued: u32,
     task: JoinHandle<Result<Verdict, AgentError>>,
 }
 
 impl Reporter {
     /// A queue for as many reports as the attempt has epochs, so that it is never full.
-    pub(crate) fn start(session: Arc<Session>, id: SearchAttempt, epochs: usize) -> Self {
-        let (queue, reports) = mpsc::channel(epochs.max(1));
-        Self { queue: Some(queue), epochs, left: epochs, task: tokio::spawn(send(session, id, reports)) }
+    pub(crate) fn start(session: Arc<Session>, id: SearchAttempt, length: TrainingLength) -> Self {
+        let (queue, reports) = mpsc::channel(length.epochs.max(1) as usize);
+        Self { queue: Some(queue), length, queued: 0, task: tokio::spawn(send(session, id, reports)) }
     }
 
     /// Queues a report; it never waits.
     pub(crate) fn report(&mut self, report: Report) -> Result<(), TooManyEpochs> {
-        let too_many = TooManyEpochs { epochs: self.epochs };
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return Err(too_many),
-        };
+        if self.queued == self.length.epochs {
+            return Err(TooManyEpochs { epochs: self.length.epochs });
+        }
+        self.queued += 1;
         if let Some(queue) = &self.queue {
             // A closed queue means that the verdict is already known, and waits to be looked at.
             let _ = queue.try_send(report);
@@ -61,9 +61,9 @@ impl Reporter {
         Ok(())
     }
 
-    /// Whether every epoch of the attempt was queued.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.left == 0
+    /// Whether the attempt may end with what was queued.
+    pub(crate) const fn may_end(&self) -> bool {
+        self.length.may_end_after(self.queued)
     }
 
     /// Waits for a verdict. Before [`close`](Self::close) there is only a bad one.

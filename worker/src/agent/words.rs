@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
+use fittingroom_common::length::TrainingLength;
 use fittingroom_common::trial::{Finite, Score};
 use fittingroom_common::view::Progress;
 use fittingroom_common::work::Work;
@@ -41,18 +41,12 @@ pub(crate) fn command(run: &str, work: &Work, files: &Files) -> Command {
 }
 
 /// How many epochs the work will report.
-pub(crate) fn epochs(work: &Work) -> usize {
+pub(crate) fn length(work: &Work) -> TrainingLength {
     match work {
-        Work::Train { hyperparameters, .. } => epochs_of(hyperparameters),
-        Work::Evaluate { .. } => 0,
-    }
-}
-
-fn epochs_of(hyperparameters: &Hyperparameters) -> usize {
-    let value = Parameter::find("epochs").ok().and_then(|epochs| hyperparameters.get(epochs));
-    match value {
-        Some(Value::Integer(epochs)) => usize::try_from(*epochs).unwrap_or(0),
-        Some(Value::Choice(_) | Value::Number(_) | Value::Flag(_) | Value::Sizes(_)) | None => 0,
+        Work::Train { hyperparameters, .. } => {
+            TrainingLength::read(|parameter| hyperparameters.get(parameter))
+        }
+        Work::Evaluate { .. } => TrainingLength { epochs: 0, patience: 0 },
     }
 }
 

@@ -124,7 +124,7 @@ impl Steps {
                 }
             }
             optimizer.step(&model.parameters, loss.backward()?, &rates)?;
-            model.steps += 1;
+            model.steps.iter_mut().for_each(|steps| *steps += 1);
         }
         for parameter in &model.parameters {
             steps.weights.push(numbers(parameter.values())?);
@@ -151,7 +151,8 @@ fn largest(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     if !expected.iter().map(Vec::len).eq(found.iter().map(Vec::len)) {
         return f64::INFINITY;
     }
-    let size = |numbers: &[f32]| numbers.iter().fold(f32::MIN_POSITIVE, |size, number| size.max(number.abs()));
+    let size =
+        |numbers: &[f32]| numbers.iter().fold(f32::MIN_POSITIVE, |size, number| size.max(number.abs()));
     let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, numbers| largest.max(size(numbers)));
     let differences = expected.iter().zip(found).flat_map(|(expected, found)| {
         let scale = size(expected).max(largest * NOTHING);

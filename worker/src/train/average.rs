@@ -33,12 +33,12 @@ impl Average {
 
     /// Takes in the weights after a step. The first are taken as they are, as in PyTorch.
     pub fn follow(&mut self, model: &Model) -> candle_core::Result<()> {
-        let is_first = self.model.steps == 0;
+        let is_first = self.model.steps.iter().all(|steps| *steps == 0);
         let keep: Vec<f64> = self.decays.iter().map(|decay| if is_first { 0.0 } else { *decay }).collect();
         for (average, newest) in self.model.named.iter().zip(&model.named) {
             mix(&keep, &average.values, &newest.values)?;
         }
-        self.model.steps = model.steps;
+        self.model.steps.clone_from(&model.steps);
         Ok(())
     }
 }
@@ -118,9 +118,9 @@ mod tests {
             for named in &model.named {
                 modify(&named.values, |numbers: &mut [f32]| numbers.fill(value)).expect("on the CPU");
             }
-            model.steps = step;
+            model.steps = vec![step];
             average.follow(&model).expect("alike");
-            assert_eq!(average.model.steps, step);
+            assert_eq!(average.model.steps, [step]);
             for named in &average.model.named {
                 let all = flat(&named.values);
                 assert!(all.iter().all(|x| (x - expected).abs() < 1e-6), "{}: {all:?}", named.name);

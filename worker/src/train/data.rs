@@ -6,7 +6,9 @@ use candle_core::{Device, Result, Tensor};
 use fittingroom_common::dataset::{Dataset, Part, Shape};
 use rand::seq::SliceRandom;
 
+use super::augment::{Changes, Frame, device, host};
 use super::hyper::{InputStandardization, Visiting};
+use super::ops::cross_entropy::Mixed;
 use super::rng;
 use super::simd;
 
@@ -144,8 +146,10 @@ pub struct Images<'a> {
 pub struct Batch {
     /// `[1, batch, height, width, 1]`: all lanes share them.
     pub images: Tensor,
-    /// The class of each.
+    /// The class of each; of an image made of two, that with the larger share.
     pub labels: Arc<[u8]>,
+    /// The other classes, where images are made of two.
+    pub mixed: Option<Mixed>,
 }
 
 impl<'a> Images<'a> {
@@ -168,33 +172,89 @@ impl<'a> Images<'a> {
 
     /// These images, in this order, standardised.
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
-        let pixels = self.height * self.width;
         let images = match &self.on_device {
             Some(all) => {
-                let indices = Tensor::new(indices, &self.device)?;
-                self.input.composed(&all.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?)?
+                let grey = all.index_select(&Tensor::new(indices, &self.device)?, 0)?;
+                self.input.composed(&grey.to_dtype(candle_core::DType::F32)?)?
+            }
+            None => self.on_host(self.standardized(indices.iter().map(|&index| self.grey(index))))?,
+        };
+        let labels = indices.iter().map(|&index| self.label(index)).collect();
+        Ok(Batch { images: self.shaped(&images, indices)?, labels, mixed: None })
+    }
+
+    /// These images, in this order, changed as drawn, standardised.
+    pub fn augmented(&self, indices: &[u32], changes: Option<&Changes>) -> Result<Batch> {
+        let Some(Changes { placements, mix }) = changes else {
+            return self.batch(indices);
+        };
+        let frame = Frame { height: self.height, width: self.width };
+        let images = match &self.on_device {
+            Some(all) => {
+                let grey = all.index_select(&Tensor::new(indices, &self.device)?, 0)?;
+                let images = self.input.composed(&device::place(&grey, placements, frame)?)?;
+                mix.iter().try_fold(images, |images, mix| device::mix(&images, mix, frame))?
             }
             None => {
-                let mut images = vec![0f32; indices.len() * pixels];
-                simd::dispatch(
-                    #[inline(always)]
-                    || {
-                        for (image, &index) in images.chunks_exact_mut(pixels).zip(indices) {
-                            let grey = &self.part.pixels[index as usize * pixels..][..pixels];
-                            let (factor, offset) = self.input.affine(grey);
-                            let (factor, offset) = (factor as f32, offset as f32);
-                            for (value, grey) in image.iter_mut().zip(grey) {
-                                *value = f32::from(*grey) * factor + offset;
-                            }
-                        }
-                    },
-                );
-                Tensor::from_vec(images, (indices.len(), pixels), &self.device)?
+                let pixels = self.height * self.width;
+                let mut grey = vec![0; indices.len() * pixels];
+                let places = grey.chunks_exact_mut(pixels).zip(placements).zip(indices);
+                places.for_each(|((out, placement), &index)| {
+                    host::place(self.grey(index), placement, frame, out);
+                });
+                let images = self.standardized(grey.chunks_exact(pixels));
+                self.on_host(mix.iter().fold(images, |images, mix| host::mix(images, mix, frame)))?
             }
         };
-        let images = images.reshape((1, indices.len(), self.height, self.width, 1))?;
-        let labels = indices.iter().map(|&index| self.part.labels[index as usize]).collect();
-        Ok(Batch { images, labels })
+        let labels: Arc<[u8]> = indices.iter().map(|&index| self.label(index)).collect();
+        let images = self.shaped(&images, indices)?;
+        let Some(mix) = mix else {
+            return Ok(Batch { images, labels, mixed: None });
+        };
+        let partners = mix.partners.iter().map(|&place| labels[place as usize]).collect();
+        let (labels, other, share) = if mix.own_share < 0.5 {
+            (partners, labels, mix.own_share)
+        } else {
+            (labels, partners, 1.0 - mix.own_share)
+        };
+        Ok(Batch { images, labels, mixed: Some(Mixed { other, share }) })
+    }
+
+    fn grey(&self, index: u32) -> &[u8] {
+        let pixels = self.height * self.width;
+        &self.part.pixels[index as usize * pixels..][..pixels]
+    }
+
+    fn label(&self, index: u32) -> u8 {
+        self.part.labels[index as usize]
+    }
+
+    /// Standardises images of bytes, one after the other.
+    fn standardized<'b>(&self, grey: impl ExactSizeIterator<Item = &'b [u8]>) -> Vec<f32> {
+        let pixels = self.height * self.width;
+        let mut images = vec![0f32; grey.len() * pixels];
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                for (image, grey) in images.chunks_exact_mut(pixels).zip(grey) {
+                    let (factor, offset) = self.input.affine(grey);
+                    let (factor, offset) = (factor as f32, offset as f32);
+                    for (value, grey) in image.iter_mut().zip(grey) {
+                        *value = f32::from(*grey) * factor + offset;
+                    }
+                }
+            },
+        );
+        images
+    }
+
+    fn on_host(&self, images: Vec<f32>) -> Result<Tensor> {
+        let values = images.len();
+        Tensor::from_vec(images, values, &self.device)
+    }
+
+    fn shaped(&self, images: &Tensor, indices: &[u32]) -> Result<Tensor> {
+        images.reshape((1, indices.len(), self.height, self.width, 1))
     }
 }
 
@@ -237,7 +297,11 @@ impl<'a> Data<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::augment::Augmenter;
+    use crate::train::hyper::Augmentation;
+    use crate::train::model::ImageShape;
     use crate::train::ops::testing::{assert_close, flat};
+    use crate::train::rng::Moment;
 
     #[test]
     fn a_tenth_of_every_class_validates_and_nothing_is_in_both_parts() {
@@ -274,6 +338,87 @@ mod tests {
             order.sort_unstable();
             assert_eq!(order, split.training);
         }
+    }
+
+    /// The form that runs on GPUs gives what the CPU's gives.
+    #[test]
+    fn augmentation_in_the_devices_ops_is_that_of_the_host() {
+        let shape = Shape { height: 7, width: 9, classes: 5, train_images: 6, test_images: 0 };
+        let part = Part {
+            pixels: (0..6 * 63).map(|pixel| (pixel * 37 % 251) as u8).collect(),
+            labels: vec![0, 1, 2, 3, 4, 0],
+        };
+        let input = Standardization::of(&part, 63, &[0, 1, 2, 3, 4, 5]);
+        let on_host = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
+        let all = Tensor::from_slice(&part.pixels, (6, 63), &Device::Cpu).expect("good");
+        let on_device =
+            Images { on_device: Some(all), ..Images::new(&part, &shape, input, &Device::Cpu).expect("good") };
+        let images = ImageShape::of(&shape);
+        let indices = [5, 0, 3, 1, 4];
+        let values = |batch: &Batch| {
+            batch.images.flatten_all().and_then(|images| images.to_vec1::<f32>()).expect("f32")
+        };
+        let plain = on_host.batch(&indices).expect("good");
+        assert_eq!(values(&plain), values(&on_device.batch(&indices).expect("good")), "no augmentation");
+        let all =
+            Augmentation { flip: true, shift: 3, random_erasing: 0.7, mixup: Some(1.0), cutmix: Some(1.0) };
+        let off = Augmentation::default();
+        for (name, settings) in [
+            ("flip", Augmentation { flip: true, ..off }),
+            ("shift", Augmentation { shift: 6, ..off }),
+            ("erasing", Augmentation { random_erasing: 1.0, ..off }),
+            ("mixup", Augmentation { mixup: Some(0.4), ..off }),
+            ("cutmix", Augmentation { cutmix: Some(1.0), ..off }),
+            ("all", all),
+        ] {
+            let augmenter = Augmenter::new(settings, 1, images).expect("fits");
+            for step in 0..20 {
+                let changes = augmenter.draw(Moment { epoch: 1, step }, indices.len());
+                let host = on_host.augmented(&indices, changes.as_ref()).expect("good");
+                let device = on_device.augmented(&indices, changes.as_ref()).expect("good");
+                assert_eq!(host.images.dims(), [1, 5, 7, 9, 1]);
+                assert_eq!(values(&host), values(&device), "{name}, step {step}");
+                assert_eq!((&host.labels, &host.mixed), (&device.labels, &device.mixed), "{name}");
+            }
+        }
+    }
+
+    /// Images of one grey value each show what they are made of: a mixture's share is that of its class.
+    #[test]
+    fn the_label_of_a_mixed_image_is_that_of_its_larger_part() {
+        let (height, width) = (8, 8);
+        let shape = Shape { height, width, classes: 4, train_images: 4, test_images: 0 };
+        let part = Part {
+            pixels: (0..4u8).flat_map(|class| [60 * class + 20; 64]).collect(),
+            labels: vec![0, 1, 2, 3],
+        };
+        let input = Standardization::Fixed { mean: 0.0, deviation: 1.0 / 255.0 };
+        let images = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
+        let off = Augmentation::default();
+        let mut swapped = 0;
+        for (name, settings) in [
+            ("mixup", Augmentation { mixup: Some(1.0), ..off }),
+            ("cutmix", Augmentation { cutmix: Some(1.0), ..off }),
+        ] {
+            let augmenter = Augmenter::new(settings, 1, ImageShape::of(&shape)).expect("fits");
+            for step in 0..50 {
+                let changes = augmenter.draw(Moment { epoch: 1, step }, 4).expect("a mixture");
+                let batch = images.augmented(&[2, 0, 3, 1], Some(&changes)).expect("good");
+                let Mixed { other, share } = batch.mixed.expect("mixed");
+                assert!((0.0..=0.5).contains(&share), "{name}: {share}");
+                swapped += usize::from(batch.labels[..] != [2, 0, 3, 1]);
+                let means: Vec<f64> = flat(&batch.images)
+                    .chunks_exact(64)
+                    .map(|image| image.iter().sum::<f64>() / 64.0)
+                    .collect();
+                for ((mean, label), other) in means.iter().zip(&*batch.labels).zip(&*other) {
+                    let grey = |class: u8| f64::from(60 * class + 20);
+                    let expected = (1.0 - share) * grey(*label) + share * grey(*other);
+                    assert!((mean - expected).abs() < 1e-3, "{name}, step {step}: {mean}, not {expected}");
+                }
+            }
+        }
+        assert!((20..80).contains(&swapped), "{swapped} of 100 batches were mostly their partners'");
     }
 
     #[test]

@@ -113,6 +113,16 @@ fn largest(numbers: &[f32]) -> usize {
     best
 }
 
+/// The class that the first lane of a model gives each of these images.
+pub fn predict(model: &Model, images: &Images<'_>, indices: &[u32]) -> Result<Vec<usize>> {
+    let mut classes = Vec::with_capacity(indices.len());
+    for indices in indices.chunks(BATCH) {
+        let logits = model.forward(&images.batch(indices)?.images, Mode::Evaluate)?;
+        classes.extend(logits.get(0)?.to_vec2::<f32>()?.iter().map(|logits| largest(logits)));
+    }
+    Ok(classes)
+}
+
 /// Plain cross-entropy and accuracy of every lane over these images.
 pub fn evaluate(
     model: &Model,
@@ -124,7 +134,7 @@ pub fn evaluate(
     let mut tally = Tally::new(lanes, device)?;
     let smoothing = vec![0.0; lanes];
     for indices in indices.chunks(BATCH) {
-        let Batch { images, labels } = images.batch(indices)?;
+        let Batch { images, labels, .. } = images.batch(indices)?;
         let logits = model.forward(&images, Mode::Evaluate)?;
         tally.add(&cross_entropy(&logits, &labels, &smoothing)?, &logits, &labels)?;
     }

@@ -9,15 +9,18 @@
 //! runtime, no wire format. Callers hear of progress through a callback and stop training by its
 //! answer.
 
+pub mod augment;
 pub mod average;
 pub mod data;
 pub mod device;
+pub mod early_stopping;
 mod element;
 pub mod evaluate;
 #[cfg(test)]
 mod golden;
 pub mod hyper;
 pub mod init;
+mod lanes;
 pub mod layer;
 mod matrix;
 pub mod model;
@@ -37,15 +40,17 @@ use std::time::Instant;
 
 use candle_core::Device;
 use fittingroom_common::dataset::Dataset;
-use fittingroom_common::trial::{Finite, Report, Score};
+use fittingroom_common::trial::Report;
 
+use self::augment::{Augmenter, ShiftTooLarge};
 use self::average::Average;
 use self::data::{Batch, Data, Standardization};
-use self::evaluate::{LaneScore, Tally, evaluate};
+use self::evaluate::{Tally, evaluate};
 use self::hyper::{Group, SettingsError};
+use self::lanes::{LaneEpoch, Next, Standing, finite};
 use self::layer::Mode;
 use self::model::{ImageShape, Model, ModelError};
-use self::ops::cross_entropy::cross_entropy;
+use self::ops::cross_entropy::mixed_cross_entropy;
 use self::optim::Optimizer;
 use self::rng::Moment;
 use self::schedule::{Place, Scheduler};
@@ -55,7 +60,7 @@ use self::schedule::{Place, Scheduler};
 pub enum Testing {
     /// Not at all.
     Never,
-    /// After the last epoch.
+    /// After the last epoch, of each lane.
     AtTheEnd,
     /// After every epoch.
     EveryEpoch,
@@ -74,7 +79,7 @@ pub enum Progress<'a> {
         steps: usize,
     },
     /// An epoch is done; the lanes in order.
-    Epoch(&'a [Result<Report, Divergence>]),
+    Epoch(&'a [Result<Report, Ended>]),
 }
 
 /// A caller's wish that training end.
@@ -87,6 +92,20 @@ pub struct Stop;
 pub struct Divergence {
     /// The epoch in which it was seen, from 1.
     pub epoch: u32,
+}
+
+/// Why a lane reports no more epochs, though others of its group go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Its validation loss has not become lower for as long as its patience. It holds a trained model.
+    #[error("training stopped early, after epoch {epoch}")]
+    Early {
+        /// The last epoch that it reported, from 1.
+        epoch: u32,
+    },
+    /// Its loss became infinite or NaN.
+    #[error(transparent)]
+    Diverged(#[from] Divergence),
 }
 
 /// How training ended.
@@ -120,6 +139,9 @@ pub enum TrainError {
     /// The model does not fit on the images, or the given weights on the model.
     #[error(transparent)]
     Model(ModelError),
+    /// The augmentation does not fit on the images.
+    #[error(transparent)]
+    Augmentation(#[from] ShiftTooLarge),
     /// There are too few images to train on.
     #[error("the dataset has {images} training images: at least {needed} are needed to train and validate")]
     TooFewImages {
@@ -166,8 +188,12 @@ impl From<ModelError> for TrainError {
 ///
 /// The training loss is the mean of the objective as it was minimised: with dropout, with label
 /// smoothing, without weight decay or L1 penalty, each image at the step that trained on it.
-/// Validation and test losses are plain cross-entropy in evaluation. The last batch of an epoch may be smaller than
-/// the others; where batch normalisation is used, one of a single image is left out.
+/// Validation and test losses are plain cross-entropy in evaluation. The last batch of an epoch may
+/// be smaller than the others; where batch normalisation is used, one of a single image is left out.
+/// With mixup and cutmix the training accuracy counts the class with the larger share of each image.
+///
+/// A lane that stops early keeps the weights of the epoch after which it stopped, not those of its
+/// best epoch: what is trained is what was last reported.
 pub fn train(
     group: &Group,
     dataset: &Dataset,
@@ -189,7 +215,8 @@ pub fn train(
     let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
     let mut average = Average::new(group, images, device)?;
     let mut scheduler = Scheduler::new(&group.lanes);
-    let mut state = vec![Ok(()); lanes];
+    let augmenter = Augmenter::new(group.shape.augmentation, group.augmentation_seed, images)?;
+    let mut standing = Standing::new(&group.lanes, group.shape.epochs);
 
     for epoch in 1..=group.shape.epochs {
         let epoch_started = Instant::now();
@@ -199,13 +226,14 @@ pub fn train(
         let mut tally = Tally::new(lanes, device)?;
         for (step, indices) in batches.enumerate() {
             let moment = Moment { epoch, step };
-            let Batch { images, labels } = data.images.batch(indices)?;
+            let changes = augmenter.draw(moment, indices.len());
+            let Batch { images, labels, mixed } = data.images.augmented(indices, changes.as_ref())?;
             let logits = model.forward(&images, Mode::Train(moment))?;
-            let loss = cross_entropy(&logits, &labels, &smoothing)?;
+            let loss = mixed_cross_entropy(&logits, &labels, mixed.as_ref(), &smoothing)?;
             tally.add(&loss, &logits, &labels)?;
             let rates = scheduler.learning_rates(Place { moment, steps, epochs: group.shape.epochs });
             optimizer.step(&model.parameters, loss.sum_all()?.backward()?, &rates)?;
-            model.steps += 1;
+            model.steps.iter_mut().for_each(|steps| *steps += 1);
             if let Some(average) = &mut average {
                 average.follow(&model)?;
             }
@@ -224,46 +252,41 @@ pub fn train(
         let score = |images, indices: &[u32]| evaluate(evaluated, lanes, images, indices, device);
         let validation = score(&data.images, &data.split.validation)?;
         scheduler.observe(validation.iter().map(|score| score.loss));
-        let test = if testing.is_due(epoch, group.shape.epochs) {
+        let ends = standing.end_epoch(epoch, &train, &validation, evaluated)?;
+        let is_tested = |end: &Result<LaneEpoch, Ended>| end.is_ok_and(|end| testing.is_due(end.next));
+        let test = if ends.iter().any(is_tested) {
             Some(score(&data.test, &(0..data.test.count() as u32).collect::<Vec<u32>>())?)
         } else {
             None
         };
         let seconds = started.elapsed().as_secs_f64();
-        let reports: Vec<Result<Report, Divergence>> = (0..lanes)
-            .map(|lane| {
-                state[lane]?;
-                let score = |scores: &[LaneScore]| finite(scores[lane]).ok_or(Divergence { epoch });
-                // The test set decides nothing, not even that a trial diverged.
-                let test = test.as_deref().and_then(|test| finite(test[lane]));
-                let (train, validation) = (score(&train)?, score(&validation)?);
-                Ok(Report { epoch, train, validation, test, seconds, images_per_second })
-            })
-            .collect();
-        state = reports.iter().map(|report| report.map(|_| ())).collect();
+        let report = |(lane, end): (usize, &Result<LaneEpoch, Ended>)| {
+            // The test set decides nothing, not even that a trial diverged.
+            let test = test.as_deref().filter(|_| is_tested(end)).and_then(|test| finite(test[lane]));
+            let LaneEpoch { train, validation, .. } = (*end)?;
+            Ok(Report { epoch, train, validation, test, seconds, images_per_second })
+        };
+        let reports: Vec<Result<Report, Ended>> = ends.iter().enumerate().map(report).collect();
         if on_progress(Progress::Epoch(&reports)).is_break() {
             return Ok(Outcome::Stopped);
         }
-        if state.iter().all(Result::is_err) {
+        if standing.is_over() {
             break;
         }
     }
-    let model = average.map_or(model, |average| average.model);
-    Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes: state }))
+    let mut model = average.map_or(model, |average| average.model);
+    let lanes = standing.finish(&mut model)?;
+    Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes }))
 }
 
 impl Testing {
-    fn is_due(self, epoch: u32, epochs: u32) -> bool {
+    fn is_due(self, next: Next) -> bool {
         match self {
             Self::Never => false,
-            Self::AtTheEnd => epoch == epochs,
+            Self::AtTheEnd => next == Next::Ends,
             Self::EveryEpoch => true,
         }
     }
-}
-
-fn finite(score: LaneScore) -> Option<Score> {
-    Some(Score { loss: Finite::new(score.loss)?, accuracy: Finite::new(score.accuracy)? })
 }
 
 #[cfg(test)]

@@ -24,6 +24,12 @@ pub(crate) fn order(seed: u64, epoch: u32) -> Stream {
     Stream::new(seed).named("order").numbered(u64::from(epoch))
 }
 
+/// One part of the augmentation in one step: the same for all trials with this order of images.
+pub(crate) fn augmentation(seed: u64, moment: Moment, part: &str) -> Stream {
+    let Moment { epoch, step } = moment;
+    Stream::new(seed).named("augmentation").named(part).numbered(u64::from(epoch)).numbered(step as u64)
+}
+
 /// The initial values of a parameter.
 pub(crate) fn init(seed: u64, parameter: &str) -> Stream {
     Stream::new(seed).named("init").named(parameter)

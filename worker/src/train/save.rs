@@ -167,7 +167,7 @@ fn encode(model: &Model, lane: usize, record: &Record) -> Result<Vec<u8>, candle
         tensors.insert(named.name.clone(), ("F32", named.shape.clone(), bytes));
     }
     for layer in model.counting_layers() {
-        let bytes = (model.steps as i64).to_le_bytes().to_vec();
+        let bytes = (model.steps[lane] as i64).to_le_bytes().to_vec();
         tensors.insert(counter(layer), ("I64", Vec::new(), bytes));
     }
 
@@ -249,7 +249,7 @@ pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> 
         let bytes = tensor(&counter(layer), Dtype::I64, &[])?;
         steps = bytes.data().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     }
-    model.steps = steps;
+    model.steps = vec![steps];
     match tensors.names().into_iter().find(|name| !model.knows(name)) {
         Some(name) => Err(LoadError::UnknownTensor { path: in_file(), name: name.to_owned() }),
         None => Ok((model, record)),
@@ -300,8 +300,8 @@ mod tests {
         let seeds = Seeds::from_one(4);
         let group = group(&[(settings, seeds)]);
         let mut model = Model::new(&group.shape, &group.lanes, IMAGES, &Device::Cpu).expect("fits");
-        model.steps = 77;
         let input = Standardization::Fixed { mean: 0.28 + 1e-17, deviation: 0.1 + 0.2 };
+        model.steps = vec![77];
         let hyperparameters = hyperparameters(settings);
         (model, Record { hyperparameters, seeds, images: IMAGES, input })
     }
@@ -317,7 +317,7 @@ mod tests {
                 let (read, read_record) = load(&path, &Device::Cpu).expect("read");
                 assert_eq!(read_record, record);
                 if normalization == "batch" {
-                    assert_eq!(read.steps, 77);
+                    assert_eq!(read.steps, [77]);
                 }
                 for (read, saved) in read.named.iter().zip(&model.named) {
                     let values =

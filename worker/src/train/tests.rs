@@ -1,14 +1,17 @@
 //! What the engine promises as a whole.
 
-use super::hyper::Normalization;
+use super::hyper::{Normalization, Visiting};
 use super::save::Record;
 use super::testing::{Settings, dataset, dataset_of, group, hyperparameters};
 use super::weights::{Start, Weights};
 use super::*;
 use crate::train::ops::testing::flat;
-use fittingroom_common::trial::Seeds;
+use fittingroom_common::trial::{Score, Seeds};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+
+mod augmentation;
+mod early_stopping;
 
 const QUICK: Settings<'_> = &[("hidden_sizes", "16"), ("batch_size", "16"), ("epochs", "2")];
 
@@ -24,12 +27,19 @@ fn run(trials: &[(Settings<'_>, Seeds)], dataset: &Dataset) -> Traces {
 }
 
 fn run_group(group: &Group, dataset: &Dataset) -> Traces {
+    run_tested(group, dataset, Testing::EveryEpoch)
+}
+
+fn run_tested(group: &Group, dataset: &Dataset, testing: Testing) -> Traces {
     let mut reports = vec![Vec::new(); group.lanes.len()];
-    let outcome = train(group, dataset, &Device::Cpu, Testing::EveryEpoch, &mut |progress| {
+    let outcome = train(group, dataset, &Device::Cpu, testing, &mut |progress| {
         if let Progress::Epoch(lanes) = progress {
             for (reports, report) in reports.iter_mut().zip(lanes) {
-                let report = report.expect("finite");
-                reports.push((report.train, report.validation, report.test));
+                match report {
+                    Ok(report) => reports.push((report.train, report.validation, report.test)),
+                    Err(Ended::Early { .. }) => {}
+                    Err(Ended::Diverged(divergence)) => panic!("{divergence}"),
+                }
             }
         }
         ControlFlow::Continue(())
@@ -98,6 +108,7 @@ fn every_model_optimizer_and_normalization_learns() {
                 ("epochs", "4"),
             ],
         ),
+        ("mixup, erasing", &[("mixup", "0.2"), ("random_erasing", "0.2"), ("epochs", "20")]),
     ] {
         let settings = [merged(&[("epochs", "8"), ("learning_rate", "0.01")]), settings.to_vec()].concat();
         let traces = run(&[(&settings, Seeds::from_one(1))], &dataset);
@@ -433,6 +444,8 @@ fn what_cannot_be_trained_is_an_error_that_says_why() {
     );
     let message = run(&[("model", "dnn"), ("depth", "256"), ("width", "65536")], &flat);
     assert!(message.starts_with("out of memory: the model's"), "{message}");
+    let message = run(&[("shift", "8")], &dataset(30, 3));
+    assert!(message.contains("shift = 8") && message.contains("below 8"), "{message}");
     let message = run(&[("normalization", "batch")], &dataset(2, 3));
     assert!(message.contains("2 training images"), "{message}");
 }

@@ -187,7 +187,9 @@ fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Res
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         let reason = match &error {
-            TrainError::Model(_) | TrainError::TooFewImages { .. } => FailureReason::BadData,
+            TrainError::Model(_) | TrainError::Augmentation(_) | TrainError::TooFewImages { .. } => {
+                FailureReason::BadData
+            }
             TrainError::OutOfMemory(_) => FailureReason::OutOfMemory,
             TrainError::Settings(_) | TrainError::Device(_) => FailureReason::TrainerCrashed,
         };

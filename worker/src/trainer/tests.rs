@@ -97,6 +97,39 @@ fn a_trial_is_trained_saved_and_evaluated() {
 }
 
 #[test]
+fn a_trial_that_stops_early_is_finished_with_the_model_of_its_last_epoch() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let files = write(&dataset(100, 20), folder.path());
+    let model_file = folder.path().join("model.safetensors");
+    // At this learning rate the loss soon goes up.
+    let settings = hyperparameters(&[
+        ("hidden_sizes", "8"),
+        ("epochs", "200"),
+        ("learning_rate", "0.3"),
+        ("early_stopping_patience", "2"),
+    ]);
+    let train = command("7/1", &files, settings, model_file.clone());
+    let evaluate = Command::Evaluate { id: "e".into(), dataset: files, model_file };
+    let events = without_progress(answers(Cursor::new(line(&train) + &line(&evaluate))));
+    let [Event::Ready { .. }, epochs @ .., Event::Finished { .. }, Event::Evaluated { loss, .. }] =
+        &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    let metrics = epochs.iter().map(|event| match event {
+        Event::Epoch { metrics, .. } => *metrics,
+        other => panic!("{other:?}"),
+    });
+    let metrics: Vec<_> = metrics.collect();
+    assert!((3..200).contains(&metrics.len()), "{} epochs", metrics.len());
+    let losses: Vec<f64> = metrics.iter().map(|metrics| metrics.validation_loss).collect();
+    let (before, since) = losses.split_at(losses.len() - 2);
+    let lowest = before.iter().fold(f64::INFINITY, |lowest, loss| lowest.min(*loss));
+    assert!(since.iter().all(|loss| *loss >= lowest), "{losses:?}");
+    assert_eq!(metrics.last().and_then(|last| last.test_loss), Some(*loss));
+}
+
+#[test]
 fn failures_name_their_reason_and_the_trainer_goes_on() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let files = write(&dataset(60, 20), folder.path());

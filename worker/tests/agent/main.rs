@@ -185,10 +185,14 @@ fn training() -> Work {
 }
 
 fn training_for(epochs: i64) -> Work {
+    training_with(&[("epochs", Value::Integer(epochs)), ("batch_size", Value::Integer(16))])
+}
+
+fn training_with(settings: &[(&str, Value)]) -> Work {
     let mut hyperparameters = Hyperparameters::defaults();
-    for (name, value) in [("epochs", Value::Integer(epochs)), ("batch_size", Value::Integer(16))] {
+    for (name, value) in settings {
         let parameter = Parameter::find(name).expect("known");
-        hyperparameters.set(parameter, &value).expect("in range");
+        hyperparameters.set(parameter, value).expect("in range");
     }
     Work::Train { hyperparameters, seeds: Seeds::derive(1, 0, TrialId::new(0)), track_test: false }
 }
@@ -236,6 +240,30 @@ async fn a_model_that_is_asked_for_is_uploaded_before_the_trial_is_completed() {
     let model = Some(ArtifactHash::of(MODEL.as_bytes()));
     assert_eq!(outcome, Outcome::Trained { model });
     assert_eq!(stage.story(0), ["epoch 1", "epoch 2", "epoch 3", "upload weights", "trained, model kept"]);
+}
+
+#[tokio::test]
+async fn a_trial_may_end_early_once_its_patience_can_be_used_up() {
+    for (name, train, told) in [
+        (
+            "patience used up",
+            "epoch 1; epoch 2; model",
+            &["epoch 1", "epoch 2", "upload weights", "trained, model kept"][..],
+        ),
+        ("too early", "epoch 1; model", &["epoch 1", "failed: trainer_crashed"]),
+    ] {
+        let stage = Stage::new();
+        let settings = [("epochs", Value::Integer(EPOCHS)), ("early_stopping_patience", Value::Integer(1))];
+        {
+            let mut state = stage.coordinator.state();
+            state.keep_models = true;
+            state.work.push_back(assignment(0, training_with(&settings)));
+        }
+        let agent = stage.start(train).await;
+        stage.coordinator.outcome(0).await;
+        stage.end(agent).await;
+        assert_eq!(stage.story(0), told, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -223,6 +223,31 @@ fn a_second_worker_joins_during_a_search_and_following_ends_with_it() {
 }
 
 #[test]
+fn trials_that_stop_early_are_complete_and_the_best_is_evaluated() {
+    let cluster = Cluster::start(&[]);
+    let _worker = cluster.worker("one");
+    let folder = cluster.folder.path().join("my-digits");
+    input::write_small_dataset(&folder, 6, 6, 3);
+    const STOPPING: &str = "
+method: grid
+dataset: ./my-digits
+epochs: 300
+parameters:
+  hidden_sizes: {value: [8]}
+  learning_rate: {values: [0.5, 0.3]}
+  early_stopping_patience: {value: 2}
+";
+    cluster.launch("early", STOPPING);
+    let board = cluster.wait_until_complete("early");
+    for trial in trials(&board) {
+        assert_eq!((&trial["state"], &trial["attempts"]), (&"COMPLETE".into(), &1.into()), "{trial:#}");
+        let epoch = trial["epoch"].as_u64().expect("a number");
+        assert!((3..300).contains(&epoch), "{trial:#}");
+    }
+    assert!(trials(&board)[0]["test_accuracy"].is_number(), "{board:#}");
+}
+
+#[test]
 fn a_dataset_of_ones_own_is_uploaded_and_its_sizes_are_read_from_it() {
     let cluster = Cluster::start(&[]);
     let _worker = cluster.worker("one");

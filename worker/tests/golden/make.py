@@ -137,6 +137,28 @@ def ops() -> dict[str, Tensor]:
     return tensors
 
 
+def mixed_losses() -> dict[str, Tensor]:
+    """Cross-entropy of images that are made of two, as mixup and CutMix make them."""
+    tensors = {}
+    for row, share, smoothing in [
+        ("a third of another", 0.3, 0.0),
+        ("a third of another, label smoothing 0.1", 0.3, 0.1),
+        ("half and half, label smoothing 0.1", 0.5, 0.1),
+        ("nothing of another", 0.0, 0.0),
+    ]:
+        labels, other = torch.randint(10, (2, 8))
+        first, second = F.one_hot(labels, 10).double(), F.one_hot(other, 10).double()
+        targets = (1 - share) * first + share * second
+
+        def loss(x: Tensor) -> Tensor:
+            return F.cross_entropy(x, targets, label_smoothing=smoothing)
+
+        tensors.update(differentiate(row, loss, x=numbers(8, 10, scale=4)))
+        tensors |= {f"{row}/labels": labels, f"{row}/other": other}
+        tensors[f"{row}/share"] = torch.tensor(share, dtype=torch.float64)
+    return tensors
+
+
 def batch_norms() -> dict[str, Tensor]:
     """Three batches in training, the running statistics after each, then the last in evaluation."""
     tensors = {}
@@ -574,8 +596,18 @@ def model_ops() -> dict[str, Tensor]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     # Each with a seed of its own, so that another function changes no other's numbers.
-    seeds = {ops: 0, batch_norms: 1, optimizers: 2, initializations: 3, schedules: 4, steps: 5, group_norms: 4}
-    seeds.update({model_ops: 4, models: 5})
+    seeds = {
+        ops: 0,
+        batch_norms: 1,
+        optimizers: 2,
+        initializations: 3,
+        schedules: 4,
+        steps: 5,
+        group_norms: 4,
+        model_ops: 4,
+        models: 5,
+        mixed_losses: 4,
+    }
     for make, seed in seeds.items():
         torch.manual_seed(seed)
         save(f"{make.__name__}.safetensors", make())

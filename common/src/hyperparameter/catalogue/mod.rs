@@ -1,5 +1,6 @@
 //! The catalogue itself, one file per theme.
 
+mod augmentation;
 mod initialization;
 mod input;
 mod model;
@@ -38,6 +39,7 @@ pub static CATALOGUE: LazyLock<Vec<&'static Definition>> = LazyLock::new(|| {
         optimization::OPTIMIZATION,
         schedule::SCHEDULE,
         regularization::REGULARIZATION,
+        augmentation::AUGMENTATION,
         training::TRAINING,
     ];
     themes.into_iter().flatten().collect()

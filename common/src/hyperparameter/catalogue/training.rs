@@ -18,4 +18,11 @@ pub(super) static TRAINING: &[Definition] = &[
         used_with: None,
         meaning: "passes over the training images",
     },
+    Definition {
+        name: "early_stopping_patience",
+        domain: Domain::Integer { min: 0, max: 100_000 },
+        default: DefaultValue::Integer(0),
+        used_with: None,
+        meaning: "epochs without a lower validation loss after which training stops, with the weights that it has then; 0: it never stops early",
+    },
 ];

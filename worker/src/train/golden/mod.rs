@@ -6,6 +6,7 @@
 mod batch_norm;
 mod group_norm;
 mod initializations;
+mod mixed_losses;
 mod models;
 mod ops;
 mod optimizers;

@@ -1,6 +1,7 @@
 //! Hyperparameters as the engine takes them: typed, and parted into what shapes a model, which all
 //! lanes of a group have in common, and what each lane has for itself.
 
+mod augmentation;
 mod gradient;
 mod initialization;
 mod input;
@@ -9,6 +10,7 @@ mod read;
 mod schedule;
 mod update;
 
+pub use self::augmentation::Augmentation;
 pub use self::gradient::GradientSettings;
 pub use self::initialization::{BiasInitialization, FanMode, Initialization};
 pub use self::input::InputStandardization;
@@ -31,6 +33,8 @@ pub struct Group {
     pub split_seed: u64,
     /// The order in which each epoch visits the training images.
     pub order: Visiting,
+    /// Seed of the augmentation: what is drawn with it is the same for all lanes.
+    pub augmentation_seed: u64,
     /// What each lane has for itself; at least one.
     pub lanes: Vec<Lane>,
 }
@@ -62,6 +66,8 @@ pub struct GroupShape {
     pub batch_size: usize,
     /// Passes over the training images.
     pub epochs: u32,
+    /// What is done to the training images.
+    pub augmentation: Augmentation,
 }
 
 /// What each trial of a group has for itself.
@@ -91,6 +97,8 @@ pub struct Lane {
     pub schedule: Schedule,
     /// What part of the averaged weights a step keeps; 0 where they are not averaged.
     pub ema_decay: f64,
+    /// Epochs without a lower validation loss after which it stops; 0 if it never does.
+    pub early_stopping_patience: u32,
 }
 
 /// Why hyperparameters cannot be trained with.
@@ -126,7 +134,7 @@ pub enum SettingsError {
     },
     /// Lanes that do not fit on one another.
     #[error(
-        "trials can be trained together only if their model, inputs, optimizer, batch size, epochs and seeds of split and order are the same"
+        "trials can be trained together only if their model, inputs, optimizer, batch size, epochs, augmentation and seeds of split and order are the same"
     )]
     Unlike,
     /// A group without trials.
@@ -153,7 +161,13 @@ impl Group {
             }
             lanes.push(Lane::of(hyperparameters, of_trial.trial)?);
         }
-        Ok(Self { shape, split_seed: seeds.split, order: Visiting::Shuffled { seed: seeds.order }, lanes })
+        Ok(Self {
+            shape,
+            split_seed: seeds.split,
+            order: Visiting::Shuffled { seed: seeds.order },
+            augmentation_seed: seeds.order,
+            lanes,
+        })
     }
 }
 
@@ -175,6 +189,7 @@ impl GroupShape {
             optimizer: OptimizerKind::of(&read)?,
             batch_size,
             epochs,
+            augmentation: Augmentation::of(&read)?,
         })
     }
 
@@ -207,6 +222,7 @@ impl Lane {
             update: UpdateSettings::of(&read)?,
             schedule: Schedule::of(&read)?,
             ema_decay: read.number("ema_decay")?,
+            early_stopping_patience: read.integer("early_stopping_patience")? as u32,
         })
     }
 }
@@ -239,10 +255,16 @@ mod tests {
     fn what_cannot_be_trained_is_refused() {
         let seeds = Seeds::from_one(1);
         let (defaults, sgd) = (Hyperparameters::defaults(), with(&[("optimizer", "sgd")]));
+        let flipped = with(&[("flip", "true")]);
         let other_split = Seeds { split: 0, ..seeds };
         for (name, trials, error) in [
             ("no trial", vec![], SettingsError::Empty),
             ("other optimizers", vec![(defaults.clone(), seeds), (sgd, seeds)], SettingsError::Unlike),
+            (
+                "another augmentation",
+                vec![(defaults.clone(), seeds), (flipped, seeds)],
+                SettingsError::Unlike,
+            ),
             ("other splits", vec![(defaults.clone(), seeds), (defaults, other_split)], SettingsError::Unlike),
             (
                 "nothing to normalise over",

@@ -121,8 +121,8 @@ pub struct Model {
     pub parameters: Vec<Parameter>,
     /// Parameters and buffers by name.
     pub named: Vec<Named>,
-    /// Training steps so far, which is what PyTorch's `num_batches_tracked` counts.
-    pub steps: u64,
+    /// Training steps of each lane so far, which is what PyTorch's `num_batches_tracked` counts.
+    pub steps: Vec<u64>,
 }
 
 impl Model {
@@ -136,7 +136,7 @@ impl Model {
         memory::check(&Outline::of(shape, images)?, lanes.len(), device)?;
         let Stack { builder, layers, .. } = Stack::of(shape, lanes, images, device)?;
         let Builder { parameters, named, .. } = builder;
-        let model = Self { layers, parameters, named, steps: 0 };
+        let model = Self { layers, parameters, named, steps: vec![0; lanes.len()] };
         for (index, lane) in lanes.iter().enumerate() {
             match &lane.start {
                 Start::Drawn => {}

@@ -13,16 +13,47 @@ use crate::train::element::Element;
 /// `logits`: `[lanes, batch, classes]`; `labels`: the class of each image; `smoothing`: for each
 /// lane, the share of the target's probability that is spread evenly over all classes.
 pub(crate) fn cross_entropy(logits: &Tensor, labels: &Arc<[u8]>, smoothing: &[f64]) -> Result<Tensor> {
+    mixed_cross_entropy(logits, labels, None, smoothing)
+}
+
+/// The other classes of images that are made of two.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixed {
+    /// The class of each image's other part.
+    pub other: Arc<[u8]>,
+    /// The share of that part in the target's probability, from 0 to 1.
+    pub share: f64,
+}
+
+/// [`cross_entropy`] where each image may be of two classes: PyTorch's `CrossEntropyLoss` of
+/// probabilities, which is the mean of both losses, weighted by their shares.
+pub(crate) fn mixed_cross_entropy(
+    logits: &Tensor,
+    labels: &Arc<[u8]>,
+    mixed: Option<&Mixed>,
+    smoothing: &[f64],
+) -> Result<Tensor> {
     if !matches!(logits.device(), Device::Cpu) {
-        return composed(logits, labels, smoothing);
+        return mixed_composed(logits, labels, mixed, smoothing);
     }
     let (_, batch, classes) = logits.dims3()?;
-    let op = CrossEntropy { batch, classes, labels: labels.clone(), smoothing: smoothing.into() };
-    apply_unary(op, logits)
+    let (labels, mixed) = (labels.clone(), mixed.cloned());
+    apply_unary(CrossEntropy { batch, classes, labels, mixed, smoothing: smoothing.into() }, logits)
 }
 
 /// [`cross_entropy`] in candle's ops.
+#[cfg(test)]
 pub(crate) fn composed(logits: &Tensor, labels: &[u8], smoothing: &[f64]) -> Result<Tensor> {
+    mixed_composed(logits, labels, None, smoothing)
+}
+
+/// [`mixed_cross_entropy`] in candle's ops.
+pub(crate) fn mixed_composed(
+    logits: &Tensor,
+    labels: &[u8],
+    mixed: Option<&Mixed>,
+    smoothing: &[f64],
+) -> Result<Tensor> {
     let (lanes, batch, classes) = logits.dims3()?;
     let mut targets = vec![0f64; lanes * batch * classes];
     for (lane, smoothing) in smoothing.iter().enumerate() {
@@ -30,7 +61,11 @@ pub(crate) fn composed(logits: &Tensor, labels: &[u8], smoothing: &[f64]) -> Res
             let at = (lane * batch + image) * classes;
             let targets = &mut targets[at..][..classes];
             targets.fill(smoothing / classes as f64);
-            targets[usize::from(*label)] += 1.0 - smoothing;
+            let share = mixed.map_or(0.0, |mixed| mixed.share);
+            targets[usize::from(*label)] += (1.0 - smoothing) * (1.0 - share);
+            if let Some(mixed) = mixed {
+                targets[usize::from(mixed.other[image])] += (1.0 - smoothing) * share;
+            }
         }
     }
     let targets =
@@ -49,14 +84,32 @@ struct CrossEntropy {
     batch: usize,
     classes: usize,
     labels: Arc<[u8]>,
+    mixed: Option<Mixed>,
     smoothing: Vec<f64>,
 }
 
+/// One image's logits in one lane, and its target.
+struct Row<'a, T> {
+    lane: usize,
+    label: usize,
+    /// The other class and its share.
+    other: Option<(usize, f64)>,
+    smoothing: f64,
+    logits: &'a [T],
+}
+
 impl CrossEntropy {
-    fn rows<'a, T>(&'a self, logits: &'a [T]) -> impl Iterator<Item = (usize, usize, f64, &'a [T])> {
+    fn rows<'a, T>(&'a self, logits: &'a [T]) -> impl Iterator<Item = Row<'a, T>> {
         logits.chunks_exact(self.classes).enumerate().map(|(row, logits)| {
-            let lane = row / self.batch;
-            (lane, usize::from(self.labels[row % self.batch]), self.smoothing[lane], logits)
+            let (lane, image) = (row / self.batch, row % self.batch);
+            let other = self.mixed.as_ref().map(|mixed| (usize::from(mixed.other[image]), mixed.share));
+            Row {
+                lane,
+                label: usize::from(self.labels[image]),
+                other,
+                smoothing: self.smoothing[lane],
+                logits,
+            }
         })
     }
 }
@@ -78,9 +131,15 @@ impl Unary for CrossEntropy {
 
     fn forward<T: Element>(&self, logits: &[T]) -> Vec<T> {
         let mut losses = vec![0.0; self.smoothing.len()];
-        for (lane, label, smoothing, logits) in self.rows(logits) {
+        for Row { lane, label, other, smoothing, logits } in self.rows(logits) {
             let log_sum = log_sum(logits);
-            let mut loss = (1.0 - smoothing) * (log_sum - logits[label]).to_f64();
+            let loss_of = |label: usize| (log_sum - logits[label]).to_f64();
+            let mut loss = match other {
+                None => (1.0 - smoothing) * loss_of(label),
+                Some((other, share)) => {
+                    (1.0 - smoothing) * ((1.0 - share) * loss_of(label) + share * loss_of(other))
+                }
+            };
             if smoothing > 0.0 {
                 let all = logits.iter().fold(T::zero(), |sum, &logit| sum + (log_sum - logit));
                 loss += smoothing * all.to_f64() / self.classes as f64;
@@ -92,13 +151,19 @@ impl Unary for CrossEntropy {
 
     fn backward<T: Element>(&self, logits: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
         let mut gradient = Vec::with_capacity(logits.len());
-        for (lane, label, smoothing, logits) in self.rows(logits) {
+        for Row { lane, label, other, smoothing, logits } in self.rows(logits) {
             let log_sum = log_sum(logits);
             let scale = dy[lane] / T::from_f64(self.batch as f64);
             let spread = T::from_f64(smoothing / self.classes as f64);
             let first = gradient.len();
             gradient.extend(logits.iter().map(|&logit| ((logit - log_sum).exp() - spread) * scale));
-            gradient[first + label] -= T::from_f64(1.0 - smoothing) * scale;
+            match other {
+                None => gradient[first + label] -= T::from_f64(1.0 - smoothing) * scale,
+                Some((other, share)) => {
+                    gradient[first + label] -= T::from_f64((1.0 - smoothing) * (1.0 - share)) * scale;
+                    gradient[first + other] -= T::from_f64((1.0 - smoothing) * share) * scale;
+                }
+            }
         }
         gradient
     }
@@ -118,6 +183,20 @@ mod tests {
             &numbers("logits", &[3, 4, 5]),
             &|x| cross_entropy(x, &labels, &smoothing),
             &|x| composed(x, &labels, &smoothing),
+        );
+    }
+
+    #[test]
+    fn gradients_of_mixed_images_are_those_of_finite_differences_and_of_the_composed_form() {
+        let labels: Arc<[u8]> = [2, 0, 1, 3].into();
+        // The last image is mixed with one of its own class.
+        let mixed = Mixed { other: [1, 2, 0, 3].into(), share: 0.3 };
+        let smoothing = [0.0, 0.25, 0.5];
+        check_unary(
+            "mixed cross-entropy",
+            &numbers("logits", &[3, 4, 5]),
+            &|x| mixed_cross_entropy(x, &labels, Some(&mixed), &smoothing),
+            &|x| mixed_composed(x, &labels, Some(&mixed), &smoothing),
         );
     }
 
