@@ -11,6 +11,7 @@ pub mod hyperparameter;
 pub mod id;
 pub mod operator;
 pub mod proto;
+pub mod record;
 pub mod rng;
 pub mod space;
 pub mod time;
