@@ -9,6 +9,7 @@
 //! runtime, no wire format. Callers hear of progress through a callback and stop training by its
 //! answer.
 
+pub mod checkpoint;
 pub mod data;
 pub mod device;
 mod element;
@@ -18,6 +19,7 @@ mod golden;
 pub mod hyper;
 pub mod init;
 pub mod layer;
+pub mod machine;
 mod matrix;
 pub mod model;
 pub mod ops;
@@ -26,10 +28,12 @@ pub mod params;
 pub mod rng;
 pub mod save;
 mod simd;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod weights;
 
+use std::mem;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -37,14 +41,15 @@ use candle_core::Device;
 use fittingroom_common::dataset::Dataset;
 use fittingroom_common::trial::{Finite, Report, Score};
 
+use self::checkpoint::{Checkpoint, CheckpointError};
 use self::data::{Batch, Data, Standardization};
 use self::evaluate::{LaneScore, Tally, evaluate};
 use self::hyper::{Group, SettingsError};
 use self::layer::Mode;
 use self::model::{ImageShape, Model, ModelError};
 use self::ops::cross_entropy::cross_entropy;
-use self::optim::Optimizer;
 use self::rng::Moment;
+use self::state::{EpochReports, State};
 
 /// When the test images are looked at. They never take part in a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub enum Progress<'a> {
         step: usize,
         /// Steps that it has.
         steps: usize,
+        /// What a checkpoint holds: see [`checkpoint::save`].
+        state: &'a State,
     },
     /// An epoch is done; the lanes in order.
     Epoch(&'a [Result<Report, Divergence>]),
@@ -78,7 +85,7 @@ pub enum Progress<'a> {
 pub struct Stop;
 
 /// A lane's loss became infinite or NaN. This is a result, not an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("the loss became infinite or NaN in epoch {epoch}")]
 pub struct Divergence {
     /// The epoch in which it was seen, from 1.
@@ -124,6 +131,9 @@ pub enum TrainError {
         /// How many it takes.
         needed: usize,
     },
+    /// The checkpoint does not hold this training.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The device or the machine had too little memory.
     #[error("out of memory: {0}. Take a smaller model or batch_size")]
     OutOfMemory(String),
@@ -167,7 +177,34 @@ pub fn train(
     testing: Testing,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
 ) -> Result<Outcome, TrainError> {
-    let started = Instant::now();
+    run(None, group, dataset, device, testing, on_progress)
+}
+
+/// Goes on with the training of a group from a checkpoint of it: whatever step it was interrupted
+/// at, all that follows has the bits that it would have had. The epochs that were done before are
+/// told again first, so that a caller hears the whole story.
+///
+/// The seconds of a report count all parts of a training, but not the time between them; images per
+/// second are those of the part that ended the epoch.
+pub fn resume(
+    checkpoint: &Checkpoint,
+    group: &Group,
+    dataset: &Dataset,
+    device: &Device,
+    testing: Testing,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
+) -> Result<Outcome, TrainError> {
+    run(Some(checkpoint), group, dataset, device, testing, on_progress)
+}
+
+fn run(
+    checkpoint: Option<&Checkpoint>,
+    group: &Group,
+    dataset: &Dataset,
+    device: &Device,
+    testing: Testing,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
+) -> Result<Outcome, TrainError> {
     let lanes = group.lanes.len();
     let smoothing: Vec<f64> = group.lanes.iter().map(|lane| lane.label_smoothing).collect();
     let data = Data::new(dataset, group.split_seed, device)?;
@@ -177,45 +214,51 @@ pub fn train(
         return Err(TrainError::TooFewImages { images, needed: smallest_batch + 1 });
     }
     let images = ImageShape::of(&dataset.shape);
-    let mut model = Model::new(&group.shape, &group.lanes, images, device)?;
-    let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
-    let mut state = vec![Ok(()); lanes];
+    let mut state = State::new(group, images, device)?;
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.restore(&mut state, group.shape.epochs)?;
+        if state.history.iter().any(|reports| on_progress(Progress::Epoch(reports)).is_break()) {
+            return Ok(Outcome::Stopped);
+        }
+    }
 
-    for epoch in 1..=group.shape.epochs {
+    for epoch in state.epoch..=group.shape.epochs {
         let epoch_started = Instant::now();
+        let trained_before = state.tally.images();
         let order = data.split.order(group.order, epoch);
         let batches = order.chunks(group.shape.batch_size).filter(|batch| batch.len() >= smallest_batch);
         let steps = batches.clone().count();
-        let mut tally = Tally::new(lanes, device)?;
-        for (step, indices) in batches.enumerate() {
-            let Batch { images, labels } = data.images.batch(indices)?;
-            let logits = model.forward(&images, Mode::Train(Moment { epoch, step }))?;
-            let loss = cross_entropy(&logits, &labels, &smoothing)?;
-            tally.add(&loss, &logits, &labels)?;
-            optimizer.step(&model.parameters, loss.sum_all()?.backward()?)?;
-            model.steps += 1;
-            if on_progress(Progress::Step { epoch, step: step + 1, steps }).is_break() {
-                return Ok(Outcome::Stopped);
-            }
-            if tally.finite().is_some_and(|mut finite| !finite.any(|finite| finite)) {
+        for (step, indices) in batches.enumerate().skip(state.step) {
+            if state.tally.finite().is_some_and(|mut finite| !finite.any(|finite| finite)) {
                 break;
             }
+            let Batch { images, labels } = data.images.batch(indices)?;
+            let logits = state.model.forward(&images, Mode::Train(Moment { epoch, step }))?;
+            let loss = cross_entropy(&logits, &labels, &smoothing)?;
+            state.tally.add(&loss, &logits, &labels)?;
+            state.optimizer.step(&state.model.parameters, loss.sum_all()?.backward()?)?;
+            state.model.steps += 1;
+            state.step = step + 1;
+            if on_progress(Progress::Step { epoch, step: step + 1, steps, state: &state }).is_break() {
+                return Ok(Outcome::Stopped);
+            }
         }
-        let trained = tally.images();
-        let train = tally.finish()?;
+        let trained = state.tally.images() - trained_before;
+        let train = mem::replace(&mut state.tally, Tally::new(lanes, device)?).finish()?;
         let images_per_second = trained as f64 / epoch_started.elapsed().as_secs_f64();
 
-        let score = |images, indices: &[u32]| evaluate(&model, lanes, images, indices, device);
+        let score = |images, indices: &[u32]| evaluate(&state.model, lanes, images, indices, device);
         let validation = score(&data.images, &data.split.validation)?;
         let test = if testing.is_due(epoch, group.shape.epochs) {
             Some(score(&data.test, &(0..data.test.count() as u32).collect::<Vec<u32>>())?)
         } else {
             None
         };
-        let seconds = started.elapsed().as_secs_f64();
-        let reports: Vec<Result<Report, Divergence>> = (0..lanes)
+        let seconds = state.seconds();
+        let so_far = state.lanes();
+        let reports: EpochReports = (0..lanes)
             .map(|lane| {
-                state[lane]?;
+                so_far[lane]?;
                 let score = |scores: &[LaneScore]| finite(scores[lane]).ok_or(Divergence { epoch });
                 // The test set decides nothing, not even that a trial diverged.
                 let test = test.as_deref().and_then(|test| finite(test[lane]));
@@ -223,15 +266,18 @@ pub fn train(
                 Ok(Report { epoch, train, validation, test, seconds, images_per_second })
             })
             .collect();
-        state = reports.iter().map(|report| report.map(|_| ())).collect();
         if on_progress(Progress::Epoch(&reports)).is_break() {
             return Ok(Outcome::Stopped);
         }
-        if state.iter().all(Result::is_err) {
+        let none_left = reports.iter().all(Result::is_err);
+        state.history.push(reports);
+        (state.epoch, state.step) = (epoch + 1, 0);
+        if none_left {
             break;
         }
     }
-    Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes: state }))
+    let lanes = state.lanes();
+    Ok(Outcome::Finished(Trained { model: state.model, images, input: data.input, lanes }))
 }
 
 impl Testing {

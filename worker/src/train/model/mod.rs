@@ -62,6 +62,7 @@ pub enum ModelError {
 #[derive(Debug)]
 pub struct Model {
     layers: Vec<Layer>,
+    device: Device,
     /// What an optimizer changes, in the order of the layers.
     pub parameters: Vec<Parameter>,
     /// Parameters and buffers by name.
@@ -90,7 +91,7 @@ impl Model {
             Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
         }
         let Builder { parameters, named, .. } = stack.builder;
-        let model = Self { layers: stack.layers, parameters, named, steps: 0 };
+        let model = Self { layers: stack.layers, device: device.clone(), parameters, named, steps: 0 };
         for (index, lane) in lanes.iter().enumerate() {
             match &lane.start {
                 Start::Drawn => {}
@@ -98,6 +99,11 @@ impl Model {
             }
         }
         Ok(model)
+    }
+
+    /// Where its tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The logits of a batch: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.
