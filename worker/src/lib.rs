@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod run_command;
+mod signals;
 pub mod train;
 pub mod train_command;
 pub mod trainer;
