@@ -101,7 +101,8 @@ pub struct Report {
     pub validation: Score,
     /// Over the test images, after the epoch, where the search tracks it.
     pub test: Option<Score>,
-    /// Seconds of training and evaluation since the attempt began.
+    /// Seconds of training and evaluation since the attempt began; where it was gone on with from a
+    /// checkpoint, those of all parts.
     pub seconds: f64,
     /// Training images per second in this epoch, evaluation not counted.
     pub images_per_second: f64,

@@ -39,6 +39,11 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
+    /// How many images were counted.
+    pub(crate) fn images(&self) -> usize {
+        self.images
+    }
+
     /// How many lanes were counted.
     pub(crate) fn lanes(&self) -> usize {
         self.sums.len()

@@ -135,7 +135,7 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The device or the machine had too little memory.
-    #[error("out of memory: {0}. Take a smaller model or batch_size")]
+    #[error("{0}. Take a smaller model or batch_size")]
     OutOfMemory(String),
     /// The device failed.
     #[error("the device failed: {0}")]

@@ -35,6 +35,9 @@ pub const VERSION: u32 = 1;
 /// The largest file that is read, in bytes: more than any model that trains takes.
 const MAX_BYTES: u64 = 64 << 30;
 
+/// More steps or images than any training counts: from here on sums could overflow.
+const MAX_COUNT: u64 = 1 << 48;
+
 /// A checkpoint that was read, and belongs to the training that it was read for.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -99,10 +102,14 @@ pub enum Problem {
     )]
     Other(Vec<String>),
     /// The place in training does not exist.
-    #[error("it is at epoch {epoch} with {reports} epochs reported, which no training of {epochs} epochs is")]
+    #[error(
+        "it is at epoch {epoch}, step {step}, with {reports} epochs reported, where no training of {epochs} epochs comes by"
+    )]
     Place {
         /// The epoch in progress.
         epoch: u32,
+        /// Steps done in it.
+        step: usize,
         /// How many epochs' reports it holds.
         reports: usize,
         /// How many epochs there are.
@@ -208,11 +215,13 @@ impl Checkpoint {
     fn put_into(&self, state: &mut State, epochs: u32) -> Result<(), Problem> {
         let numbers = &self.content.numbers;
         let lanes = self.content.recipes.len();
-        let reported = numbers.history.len() as u64 + 1 == u64::from(numbers.epoch)
-            && numbers.history.iter().all(|reports| reports.len() == lanes)
-            && numbers.tally.lanes() == lanes;
-        if numbers.epoch > epochs || !reported {
-            return Err(Problem::Place { epoch: numbers.epoch, reports: numbers.history.len(), epochs });
+        let is_whole = numbers.history.iter().all(|reports| reports.len() == lanes)
+            && numbers.tally.lanes() == lanes
+            && numbers.history.len() as u64 + 1 == u64::from(numbers.epoch);
+        let counts = [numbers.model_steps, numbers.optimizer_steps, numbers.tally.images() as u64];
+        if numbers.epoch > epochs || !is_whole || counts.iter().any(|count| *count > MAX_COUNT) {
+            let (epoch, step, reports) = (numbers.epoch, numbers.step, numbers.history.len());
+            return Err(Problem::Place { epoch, step, reports, epochs });
         }
         let device = state.model.device().clone();
         state.set_numbers(numbers, &device)?;

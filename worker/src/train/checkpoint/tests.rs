@@ -270,7 +270,8 @@ fn a_forged_checkpoint_is_refused_before_it_trains() {
         ("reports of no epoch", "1 epochs reported", &|it| {
             it.numbers.history = vec![vec![Err(Divergence { epoch: 1 })]];
         }),
-        ("another lane's reports", "epoch 2 with 1", &|it| {
+        ("endless steps", "epoch 1, step 2", &|it| it.numbers.optimizer_steps = u64::MAX),
+        ("another lane's reports", "epoch 2, step 2, with 1 epochs", &|it| {
             it.numbers.epoch = 2;
             it.numbers.history = vec![vec![]];
         }),
