@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::device::Device;
 use super::memory::kills_for_memory;
-use super::output::{Diagnostics, read_events};
+use super::output::{Diagnostics, read_events, tells_of_refused_memory};
 use crate::trainer::protocol::{Command, Event, VERSION};
 
 /// How long a trainer may take to end once its output is closed, and to take in a command.
@@ -147,12 +147,8 @@ impl From<&TrainerError> for Failure {
         let reason = match error {
             TrainerError::Silent(_) => FailureReason::Timeout,
             TrainerError::Ended { exit: Exit::KilledForMemory, .. } => FailureReason::OutOfMemory,
-            // What Rust's and C++'s allocators say when they are refused memory. A bare SIGKILL can have other causes.
-            TrainerError::Ended { diagnostics, .. }
-                if ["memory allocation of", "std::bad_alloc"]
-                    .iter()
-                    .any(|words| diagnostics.contains(words)) =>
-            {
+            // A bare SIGKILL can have other causes.
+            TrainerError::Ended { diagnostics, .. } if tells_of_refused_memory(diagnostics) => {
                 FailureReason::OutOfMemory
             }
             TrainerError::Ended { .. } | TrainerError::Start { .. } | TrainerError::Garbled { .. } => {

@@ -93,13 +93,13 @@ async fn a_trial_that_runs_out_of_memory_fails_and_the_next_is_trained() {
     let stage = stage();
     {
         let mut state = stage.coordinator.state();
-        // 17 GB of weights are refused in one piece; 144 MB fit once, but not again for Adam's moments.
+        // 17 GB of weights are refused in one piece; 196 MB fit once, but not again for Adam's moments.
         state.work.push_back(of_dataset(0, training_with(&[65_536, 65_536])));
-        state.work.push_back(of_dataset(1, training_with(&[6_000, 6_000])));
+        state.work.push_back(of_dataset(1, training_with(&[7_000, 7_000])));
         state.work.push_back(of_dataset(2, training()));
     }
     let address = stage.coordinator.serve(([127, 0, 0, 1], 0).into()).await;
-    let limited = format!("ulimit -v 400000 && exec {PROGRAM} trainer \"$@\"");
+    let limited = format!("ulimit -v 600000 && exec {PROGRAM} trainer \"$@\"");
     let arguments = vec!["-c".into(), limited.into(), "trainer".into()];
     let agent = stage.start_with(address, TrainerProgram { program: "/bin/sh".into(), arguments });
     let mut outcomes = Vec::new();
