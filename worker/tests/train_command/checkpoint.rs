@@ -62,7 +62,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_training_killed_at_random_moments_and_started_again_ends_with_the_same_bits() {
     let seed = RandomState::new().hash_one("moments");
-    println!("seed of the moments: {seed}");
+    eprintln!("seed of the moments: {seed}");
     let mut moments = ChaCha8Rng::seed_from_u64(seed);
     let training = Training::new();
     let every = ["--checkpoint-every", "1"];

@@ -13,10 +13,13 @@ use crate::train::hyper::Group;
 use crate::train::testing::{Settings, dataset, group, hyperparameters};
 use crate::train::{Divergence, Outcome, Progress, Stop, Testing, TrainError, resume, train};
 
+/// A lane's epoch: training, validation and test.
+type Scores = (Score, Score, Option<Score>);
+
 /// All that a run leaves, without its times.
 #[derive(Debug, PartialEq)]
 struct Traces {
-    epochs: Vec<Vec<Result<(Score, Score, Option<Score>), Divergence>>>,
+    epochs: Vec<Vec<Result<Scores, Divergence>>>,
     tensors: Vec<(String, Vec<u32>)>,
 }
 
