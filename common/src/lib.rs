@@ -12,6 +12,7 @@ pub mod id;
 pub mod length;
 pub mod operator;
 pub mod proto;
+pub mod record;
 pub mod rng;
 pub mod space;
 pub mod time;

@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::id::TrialId;
 use crate::rng::Stream;
 
 /// The random streams of one trial, as roots of [`Stream`]s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seeds {
     /// Splits training from validation images; the same for all trials of a search.
     pub split: u64,
@@ -37,9 +37,22 @@ impl Seeds {
 }
 
 /// A number that is neither infinite nor NaN, nor the zero below zero, so that it has an order.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64")]
 pub struct Finite(f64);
+
+/// A number was infinite or NaN.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("{0} is not a finite number")]
+pub struct NotFinite(f64);
+
+impl TryFrom<f64> for Finite {
+    type Error = NotFinite;
+
+    fn try_from(number: f64) -> Result<Self, NotFinite> {
+        Self::new(number).ok_or(NotFinite(number))
+    }
+}
 
 impl Finite {
     /// The number, unless it is infinite or NaN.
@@ -69,7 +82,7 @@ impl PartialOrd for Finite {
 }
 
 /// Loss and accuracy over one part of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Mean cross-entropy in nats per image.
     pub loss: Finite,
@@ -78,7 +91,7 @@ pub struct Score {
 }
 
 /// The metrics of one epoch of one attempt.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Epochs finished, from 1.
     pub epoch: u32,
@@ -88,7 +101,8 @@ pub struct Report {
     pub validation: Score,
     /// Over the test images, after the epoch, where the search tracks it.
     pub test: Option<Score>,
-    /// Seconds of training and evaluation since the attempt began.
+    /// Seconds of training and evaluation since the attempt began; where it was gone on with from a
+    /// checkpoint, those of all parts.
     pub seconds: f64,
     /// Training images per second in this epoch, evaluation not counted.
     pub images_per_second: f64,

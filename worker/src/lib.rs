@@ -5,6 +5,7 @@ pub mod check_command;
 pub mod models_command;
 pub mod predict_command;
 pub mod run_command;
+mod signals;
 pub mod train;
 pub mod train_command;
 pub mod trainer;

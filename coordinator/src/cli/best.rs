@@ -5,9 +5,9 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fittingroom_common::hyperparameter::Hyperparameters;
 use fittingroom_common::id::{ArtifactHash, Name};
-use fittingroom_common::trial::{Score, Seeds};
+use fittingroom_common::record::{DatasetRecord, Metrics, Recipe, Record, Shuffle, VERSION};
+use fittingroom_common::trial::Score;
 use fittingroom_common::view::Best;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -23,9 +23,11 @@ use super::text;
 use super::transfer::download;
 
 /// Writes the best model of a search as model.safetensors, and beside it model.json with everything
-/// needed to rebuild it.
+/// needed to rebuild it and to run its training again.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  fittingroom best quickstart --out ./best")]
+#[command(after_help = "Example:
+  fittingroom best quickstart --out ./best
+  fittingroom-worker train --from best/model.json --save again.safetensors")]
 pub(crate) struct BestArgs {
     /// The search
     name: Name,
@@ -89,43 +91,43 @@ struct Description<'a> {
     attempt: u32,
     model: &'static str,
     model_hash: ArtifactHash,
-    hyperparameters: &'a Hyperparameters,
-    seeds: Seeds,
-    dataset: json::Dataset<'a>,
-    metrics: Metrics,
+    #[serde(flatten)]
+    record: Record,
     tensors: &'a [Tensor],
     metadata: &'a Map<String, Value>,
 }
 
-#[derive(Serialize)]
-struct Metrics {
-    epoch: Option<u32>,
-    train: Option<Score>,
-    validation: Option<Score>,
-    test: Option<Score>,
-}
-
 impl<'a> Description<'a> {
     fn new(best: &'a Best, header: &'a Header) -> Self {
-        let report = best.row.report;
         Self {
             search: best.search.name.as_str(),
             trial: best.row.trial.get(),
             attempt: best.attempt.get(),
             model: "model.safetensors",
             model_hash: best.model,
-            hyperparameters: &best.hyperparameters,
-            seeds: best.seeds,
-            dataset: json::Dataset::from(&best.dataset),
-            metrics: Metrics {
-                epoch: report.map(|report| report.epoch),
-                train: report.map(|report| report.train),
-                validation: report.map(|report| report.validation),
-                test: test_of(best),
-            },
+            record: record_of(best, header),
             tensors: &header.tensors,
             metadata: &header.metadata,
         }
+    }
+}
+
+/// How the model was trained: the search's part from its log, the trainer's from the model's file.
+fn record_of(best: &Best, header: &Header) -> Record {
+    let noted = |key: &str| header.metadata.get(key).and_then(Value::as_str);
+    let metrics = best.row.report.as_ref().map(Metrics::from).unwrap_or_default();
+    Record {
+        record_version: VERSION,
+        recipe: Recipe {
+            hyperparameters: best.hyperparameters.clone(),
+            seeds: best.seeds,
+            shuffle: Shuffle::On,
+            initial_weights: None,
+            dataset: DatasetRecord::from(&best.dataset),
+        },
+        program: noted("program").map(str::to_owned),
+        machine: noted("machine").and_then(|text| serde_json::from_str(text).ok()),
+        metrics: Metrics { test: test_of(best), ..metrics },
     }
 }
 
@@ -156,7 +158,9 @@ fn render(best: &Best, model: &Path, description: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fittingroom_common::hyperparameter::Hyperparameters;
     use fittingroom_common::id::AttemptNumber;
+    use fittingroom_common::trial::Seeds;
     use fittingroom_common::view::SearchState;
 
     use super::*;
@@ -179,7 +183,7 @@ mod tests {
     }
 
     fn header() -> Header {
-        let text = r#"{"__metadata__":{"input_mean":"0.286"},"0.weight":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#;
+        let text = r#"{"__metadata__":{"input_mean":"0.286","program":"0.0.9","machine":"{\"device\":\"cuda\",\"model\":\"NVIDIA H100\",\"features\":[]}"},"0.weight":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}"#;
         let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
         bytes.extend(text.as_bytes());
         bytes.extend([0; 8]);
@@ -207,6 +211,12 @@ mod tests {
             serde_json::json!([{"name": "0.weight", "dtype": "F32", "shape": [2, 1]}])
         );
         assert_eq!(document["metadata"]["input_mean"], "0.286");
+
+        // The same document is the record that `fittingroom-worker train --from` reads.
+        let record = Record::parse(document.to_string().as_bytes()).expect("a record");
+        assert_eq!(record, record_of(&best, &header()));
+        assert_eq!((record.program.as_deref(), record.recipe.seeds), (Some("0.0.9"), best.seeds));
+        assert_eq!(record.machine.map(|machine| machine.model), Some("NVIDIA H100".to_owned()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use fittingroom_common::dataset::{Dataset, FileRole, KnownDataset, Manifest, Shape, read_folder};
 use fittingroom_common::id::{ArtifactHash, Name};
 use fittingroom_common::operator::{AddDataset, FetchStep};
+use fittingroom_common::record::DatasetRecord;
 
 use super::client::{Client, CoordinatorUrl};
 use super::error::CliError;
@@ -69,7 +70,7 @@ pub(crate) async fn run(
                 None => fetch(&mut client, &args.name).await?,
             };
             match args.json.form() {
-                Form::Json => output.json(&json::Dataset::from(&manifest)),
+                Form::Json => output.json(&DatasetRecord::from(&manifest)),
                 Form::Text => output.line(&format!("{}: {}", manifest.name, describe(manifest.shape))),
             }
         }
@@ -77,7 +78,7 @@ pub(crate) async fn run(
             let datasets = Client::connect(url).await?.datasets().await?;
             match args.json.form() {
                 Form::Json => output
-                    .json(&json::Datasets { datasets: datasets.iter().map(json::Dataset::from).collect() }),
+                    .json(&json::Datasets { datasets: datasets.iter().map(DatasetRecord::from).collect() }),
                 Form::Text => output.line(&render(&datasets, output.width())),
             }
         }

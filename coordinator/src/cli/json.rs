@@ -1,11 +1,10 @@
 //! The documents of `--json`. Scripts rely on the names of the fields: they are only ever added to.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use fittingroom_common::dataset::{FileRole, Manifest};
 use fittingroom_common::hyperparameter::Hyperparameters;
-use fittingroom_common::id::{ArtifactHash, Name};
+use fittingroom_common::id::Name;
+use fittingroom_common::record::DatasetRecord;
 use fittingroom_common::trial::{Failure, Finite, Report};
 use fittingroom_common::view::{
     AttemptHistory, EpochRow, LeaderboardView, SearchSummary, TrialHistory, TrialRow, WorkerRow,
@@ -295,37 +294,9 @@ impl<'a> From<&'a AttemptHistory> for Attempt<'a> {
     }
 }
 
-/// One dataset, in `dataset` and in what `best` writes.
-#[derive(Debug, Serialize)]
-pub(crate) struct Dataset<'a> {
-    name: &'a str,
-    hash: ArtifactHash,
-    height: usize,
-    width: usize,
-    classes: usize,
-    train_images: usize,
-    test_images: usize,
-    files: BTreeMap<&'static str, ArtifactHash>,
-}
-
-impl<'a> From<&'a Manifest> for Dataset<'a> {
-    fn from(it: &'a Manifest) -> Self {
-        Self {
-            name: it.name.as_str(),
-            hash: it.hash(),
-            height: it.shape.height,
-            width: it.shape.width,
-            classes: it.shape.classes,
-            train_images: it.shape.train_images,
-            test_images: it.shape.test_images,
-            files: FileRole::ALL.map(FileRole::file_name).into_iter().zip(it.files).collect(),
-        }
-    }
-}
-
 /// `dataset list --json`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Datasets<'a> {
+pub(crate) struct Datasets {
     /// Every dataset that the coordinator holds.
-    pub(crate) datasets: Vec<Dataset<'a>>,
+    pub(crate) datasets: Vec<DatasetRecord>,
 }

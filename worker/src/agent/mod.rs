@@ -20,6 +20,7 @@ mod device;
 mod ending;
 mod heartbeat;
 mod held;
+mod memory;
 mod output;
 mod report;
 mod seat;

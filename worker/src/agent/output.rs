@@ -18,34 +18,54 @@ const DIAGNOSTICS_LINES: usize = 40;
 /// How much of them fits beside the rest of a failure's detail, in bytes.
 const DIAGNOSTICS_BYTES: usize = Failure::MAX_DETAIL - 512;
 
+/// Whether these are the words with which Rust's or C++'s allocator ends a process that it has no memory for.
+pub(crate) fn tells_of_refused_memory(text: &str) -> bool {
+    ["memory allocation of", "std::bad_alloc"].iter().any(|words| text.contains(words))
+}
+
 /// The last lines that a trainer wrote for people.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Diagnostics(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Diagnostics(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    last: VecDeque<String>,
+    /// The line that tells of refused memory: a backtrace may follow it that is longer than what is kept.
+    refusal: Option<String>,
+}
 
 impl Diagnostics {
-    fn lines(&self) -> MutexGuard<'_, VecDeque<String>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, line: String) {
-        let mut lines = self.lines();
-        if lines.len() == DIAGNOSTICS_LINES {
-            lines.pop_front();
+        let mut kept = self.kept();
+        if tells_of_refused_memory(&line) {
+            kept.refusal = Some(line.chars().take(200).collect());
         }
-        lines.push_back(line);
+        if kept.last.len() == DIAGNOSTICS_LINES {
+            kept.last.pop_front();
+        }
+        kept.last.push_back(line);
     }
 
-    /// As many of the last lines as a failure's detail can tell.
+    /// As many of the last lines as a failure's detail can tell; before them what told of refused
+    /// memory, if it is not among them.
     pub(crate) fn last(&self) -> String {
-        let lines = self.lines();
-        let mut left = DIAGNOSTICS_BYTES;
+        let kept = self.kept();
+        let refusal = kept.refusal.as_deref();
+        let mut left = DIAGNOSTICS_BYTES - refusal.map_or(0, |line| line.len() + 1);
         let mut told: Vec<&str> = Vec::new();
-        for line in lines.iter().rev() {
+        for line in kept.last.iter().rev() {
             let Some(rest) = left.checked_sub(line.len() + 1) else {
                 break;
             };
             left = rest;
             told.push(line);
+        }
+        if !told.iter().any(|line| tells_of_refused_memory(line)) {
+            told.extend(refusal);
         }
         told.reverse();
         told.join("\n")
@@ -108,6 +128,11 @@ mod tests {
         assert_eq!(last(numbered(0..100).join("\n")).await, numbered(60..100).join("\n"));
         let long = "x".repeat(3000);
         assert_eq!(last(format!("{long}\n{long}\nend")).await, format!("{long}\nend"));
+        let refused = "memory allocation of 8 bytes failed";
+        let backtrace = numbered(0..100).join("\n");
+        let told = last(format!("{refused}\n{backtrace}")).await;
+        assert_eq!(told, format!("{refused}\n{}", numbered(60..100).join("\n")));
+        assert_eq!(last(format!("{refused}\nend")).await, format!("{refused}\nend"));
     }
 
     #[tokio::test]

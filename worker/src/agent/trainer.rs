@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::device::Device;
-use super::output::{Diagnostics, read_events};
+use super::memory::kills_for_memory;
+use super::output::{Diagnostics, read_events, tells_of_refused_memory};
 use crate::trainer::protocol::{Command, Event, VERSION};
 
 /// How long a trainer may take to end once its output is closed, and to take in a command.
@@ -65,15 +66,22 @@ pub(crate) enum Exit {
     Status(i32),
     /// By a signal.
     Signal(i32),
+    /// By the system, which had run out of memory.
+    KilledForMemory,
     /// Unknown: it had to be killed by the agent, or its status cannot be had.
     Unknown,
 }
 
 impl Exit {
-    fn of(status: ExitStatus) -> Self {
+    /// `kills`: how often the system had killed for memory when the trainer's last run began, and now.
+    fn of(status: ExitStatus, kills: [Option<u64>; 2]) -> Self {
         #[cfg(unix)]
         if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-            return Self::Signal(signal);
+            // Who sent a SIGKILL is not told; but one at the time of such a kill is hardly another.
+            return match (signal, kills) {
+                (9, [Some(before), Some(now)]) if now > before => Self::KilledForMemory,
+                _ => Self::Signal(signal),
+            };
         }
         status.code().map_or(Self::Unknown, Self::Status)
     }
@@ -92,6 +100,7 @@ impl std::fmt::Display for Exit {
                 f.write_str("was killed (SIGKILL), perhaps because the machine ran out of memory")
             }
             Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::KilledForMemory => f.write_str("was killed by the system, which had run out of memory"),
             Self::Unknown => f.write_str("stopped answering"),
         }
     }
@@ -137,12 +146,9 @@ impl From<&TrainerError> for Failure {
     fn from(error: &TrainerError) -> Self {
         let reason = match error {
             TrainerError::Silent(_) => FailureReason::Timeout,
-            // What Rust's and C++'s allocators say when they are refused memory. A bare SIGKILL can have other causes.
-            TrainerError::Ended { diagnostics, .. }
-                if ["memory allocation of", "std::bad_alloc"]
-                    .iter()
-                    .any(|words| diagnostics.contains(words)) =>
-            {
+            TrainerError::Ended { exit: Exit::KilledForMemory, .. } => FailureReason::OutOfMemory,
+            // A bare SIGKILL can have other causes.
+            TrainerError::Ended { diagnostics, .. } if tells_of_refused_memory(diagnostics) => {
                 FailureReason::OutOfMemory
             }
             TrainerError::Ended { .. } | TrainerError::Start { .. } | TrainerError::Garbled { .. } => {
@@ -161,6 +167,8 @@ pub(crate) struct Trainer {
     events: mpsc::Receiver<Result<Event, TrainerError>>,
     diagnostics: Diagnostics,
     diagnostics_reader: JoinHandle<()>,
+    /// How often the system had killed for memory when it was last given a command.
+    kills_before: Option<u64>,
 }
 
 impl Trainer {
@@ -181,7 +189,8 @@ impl Trainer {
         tokio::spawn(read_events(stdout, sender));
         let diagnostics = Diagnostics::default();
         let diagnostics_reader = tokio::spawn(diagnostics.clone().read(stderr));
-        let mut trainer = Self { child, stdin, events, diagnostics, diagnostics_reader };
+        let kills_before = kills_for_memory();
+        let mut trainer = Self { child, stdin, events, diagnostics, diagnostics_reader, kills_before };
         match trainer.next_event(patience).await? {
             Event::Ready { protocol, device } if protocol == VERSION => {
                 debug!(pid = trainer.child.id(), device, "trainer ready");
@@ -203,6 +212,7 @@ impl Trainer {
             problem: error.to_string(),
         })?;
         line.push(b'\n');
+        self.kills_before = kills_for_memory();
         let write = async {
             self.stdin.write_all(&line).await?;
             self.stdin.flush().await
@@ -260,7 +270,7 @@ impl Trainer {
     /// Why it ended, once its output is closed or it takes no more input.
     async fn ended(&mut self) -> TrainerError {
         let exit = match timeout(PROMPTNESS, self.child.wait()).await {
-            Ok(Ok(status)) => Exit::of(status),
+            Ok(Ok(status)) => Exit::of(status, [self.kills_before, kills_for_memory()]),
             Ok(Err(_)) => Exit::Unknown,
             Err(_) => {
                 let _ = self.child.kill().await;
@@ -291,5 +301,52 @@ pub(crate) fn unexpected(event: &Event) -> TrainerError {
     TrainerError::Garbled {
         line: serde_json::to_string(event).unwrap_or_default(),
         problem: "it does not belong here".to_owned(),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn what_ended_a_trainer_is_told_from_its_status_its_last_words_and_the_systems_kills() {
+        let (killed, aborted) = (ExitStatus::from_raw(9), ExitStatus::from_raw(6));
+        let failed = ExitStatus::from_raw(4 << 8);
+        for (name, status, kills, words, reason, said) in [
+            ("killed", killed, [Some(2), Some(2)], "", FailureReason::TrainerCrashed, "SIGKILL"),
+            ("killed, who knows", killed, [None, None], "", FailureReason::TrainerCrashed, "SIGKILL"),
+            (
+                "killed for memory",
+                killed,
+                [Some(2), Some(3)],
+                "",
+                FailureReason::OutOfMemory,
+                "by the system",
+            ),
+            ("another was", aborted, [Some(2), Some(3)], "no", FailureReason::TrainerCrashed, "signal 6"),
+            (
+                "refused memory",
+                aborted,
+                [Some(2), Some(2)],
+                "memory allocation of 8 bytes failed",
+                FailureReason::OutOfMemory,
+                "8 bytes",
+            ),
+            (
+                "failed",
+                failed,
+                [None, None],
+                "last",
+                FailureReason::TrainerCrashed,
+                "status 4; its last lines",
+            ),
+        ] {
+            let exit = Exit::of(status, kills);
+            let failure = Failure::from(&TrainerError::Ended { exit, diagnostics: words.to_owned() });
+            assert_eq!(failure.reason, reason, "{name}");
+            assert!(failure.detail.contains(said), "{name}: {}", failure.detail);
+        }
     }
 }

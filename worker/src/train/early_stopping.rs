@@ -1,14 +1,16 @@
 //! When a lane has trained long enough, and what is kept of it from then on.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use fittingroom_common::trial::Finite;
 
 use super::model::Model;
+use super::params::Named;
 
 /// Stops when the validation loss has not become lower for some epochs, as Keras's `EarlyStopping`
 /// with its default `val_loss`, `min_delta = 0` and `restore_best_weights = False`. The loss and
 /// not the accuracy, because it moves with every epoch where the accuracy of a small validation
-/// set stands still. All of it must be kept to go on in the middle of training.
+/// set stands still. It follows from the losses alone, so that
+/// it can be taken up again in the middle of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EarlyStopping {
     /// Epochs without an improvement that end training; `None` if it never ends early.
@@ -41,16 +43,15 @@ impl EarlyStopping {
 /// lane is computed along with them.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    values: Vec<Vec<f32>>,
-    steps: u64,
+    /// One for each of [`Model::named`], its shape that of one lane.
+    pub(super) values: Vec<Tensor>,
+    pub(super) steps: u64,
 }
 
 impl Kept {
     /// Copies a lane out of a model.
     pub(crate) fn of(model: &Model, lane: usize) -> Result<Self> {
-        let copy = |named: &super::params::Named| {
-            Ok(named.order.to_pytorch(&named.values.get(lane)?.flatten_all()?.to_vec1::<f32>()?))
-        };
+        let copy = |named: &Named| named.values.narrow(0, lane, 1)?.copy();
         let values = model.named.iter().map(copy).collect::<Result<_>>()?;
         Ok(Self { values, steps: model.steps[lane] })
     }
@@ -58,7 +59,7 @@ impl Kept {
     /// Puts the lane back.
     pub(crate) fn restore(&self, model: &mut Model, lane: usize) -> Result<()> {
         for (named, values) in model.named.iter().zip(&self.values) {
-            named.set_lane(lane, values)?;
+            named.values.slice_set(values, 0, lane)?;
         }
         model.steps[lane] = self.steps;
         Ok(())

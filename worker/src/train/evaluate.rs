@@ -1,6 +1,7 @@
 //! Loss and accuracy: counted up over batches, and measured on images that are not trained on.
 
 use candle_core::{Device, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::data::{Batch, Images};
 use super::element::Reading;
@@ -28,6 +29,27 @@ pub(crate) struct Tally {
     sums: Sums,
 }
 
+/// A tally in numbers that a file keeps to the bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    images: usize,
+    /// Each lane's sum of losses, and its right predictions: the bits of f64, for JSON knows no
+    /// infinity.
+    sums: Vec<(u64, u64)>,
+}
+
+impl Counted {
+    /// How many images were counted.
+    pub(crate) fn images(&self) -> usize {
+        self.images
+    }
+
+    /// How many lanes were counted.
+    pub(crate) fn lanes(&self) -> usize {
+        self.sums.len()
+    }
+}
+
 #[derive(Debug)]
 enum Sums {
     Host { loss: Vec<f64>, correct: Vec<f64> },
@@ -45,6 +67,30 @@ impl Tally {
             }
         };
         Ok(Self { images: 0, sums })
+    }
+
+    /// A tally that goes on from another's numbers.
+    pub(crate) fn taken_up(counted: &Counted, device: &Device) -> Result<Self> {
+        let (loss, correct): (Vec<f64>, Vec<f64>) = counted
+            .sums
+            .iter()
+            .map(|&(loss, correct)| (f64::from_bits(loss), f64::from_bits(correct)))
+            .unzip();
+        let sums = match device {
+            Device::Cpu => Sums::Host { loss, correct },
+            Device::Cuda(_) | Device::Metal(_) => {
+                let on_device = |sums: Vec<f64>| Tensor::new(sums, device)?.to_dtype(candle_core::DType::F32);
+                Sums::Device { loss: on_device(loss)?, correct: on_device(correct)? }
+            }
+        };
+        Ok(Self { images: counted.images, sums })
+    }
+
+    /// What was counted so far.
+    pub(crate) fn counted(&self) -> Result<Counted> {
+        let (loss, correct) = self.sums.read()?;
+        let sums = loss.into_iter().zip(correct).map(|(loss, correct)| (loss.to_bits(), correct.to_bits()));
+        Ok(Counted { images: self.images, sums: sums.collect() })
     }
 
     /// Counts a batch: its mean loss in each lane (`[lanes]`), and its logits.
@@ -87,18 +133,25 @@ impl Tally {
 
     /// The means.
     pub(crate) fn finish(self) -> Result<Vec<LaneScore>> {
-        let (loss, correct): (Vec<f64>, Vec<f64>) = match self.sums {
-            Sums::Host { loss, correct } => (loss, correct),
-            Sums::Device { loss, correct } => {
-                let read = |sums: Tensor| -> Result<Vec<f64>> {
-                    Ok(sums.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
-                };
-                (read(loss)?, read(correct)?)
-            }
-        };
+        let (loss, correct) = self.sums.read()?;
         let images = self.images.max(1) as f64;
         let score = |(loss, correct)| LaneScore { loss: loss / images, accuracy: correct / images };
         Ok(loss.into_iter().zip(correct).map(score).collect())
+    }
+}
+
+impl Sums {
+    /// The losses and the right predictions of each lane.
+    fn read(&self) -> Result<(Vec<f64>, Vec<f64>)> {
+        match self {
+            Self::Host { loss, correct } => Ok((loss.clone(), correct.clone())),
+            Self::Device { loss, correct } => {
+                let read = |sums: &Tensor| -> Result<Vec<f64>> {
+                    Ok(sums.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+                };
+                Ok((read(loss)?, read(correct)?))
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::early_stopping::{EarlyStopping, Kept};
 use super::evaluate::LaneScore;
 use super::hyper::Lane;
 use super::model::Model;
+use super::state::EpochReports;
 use super::{Divergence, Ended};
 
 /// What one epoch came to in a lane.
@@ -78,6 +79,38 @@ impl Standing {
             });
         }
         Ok(ends)
+    }
+
+    /// Takes up where training was after these epochs. `kept`: the steps after which lanes stopped
+    /// early; what they hold is yet to be put into [`Standing::kept`].
+    pub(crate) fn take_up(
+        &mut self,
+        history: &[EpochReports],
+        kept: &[Option<u64>],
+        model: &Model,
+    ) -> TensorResult<()> {
+        for reports in history {
+            for (lane, report) in self.lanes.iter_mut().zip(reports) {
+                match report {
+                    Ok(report) => {
+                        lane.stopping.ends_with(report.validation.loss);
+                    }
+                    Err(ended) => lane.ended = Err(*ended),
+                }
+            }
+        }
+        for (index, (lane, steps)) in self.lanes.iter_mut().zip(kept).enumerate() {
+            if let Some(steps) = *steps {
+                lane.ended = lane.ended.and(Err(Ended::Early { epoch: history.len() as u32 }));
+                lane.kept = Some(Kept { steps, ..Kept::of(model, index)? });
+            }
+        }
+        Ok(())
+    }
+
+    /// What each lane holds that stopped early.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = Option<&Kept>> {
+        self.lanes.iter().map(|lane| lane.kept.as_ref())
     }
 
     /// Whether no lane is left to train.

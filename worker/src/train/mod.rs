@@ -11,6 +11,7 @@
 
 pub mod augment;
 pub mod average;
+pub mod checkpoint;
 pub mod data;
 pub mod device;
 pub mod early_stopping;
@@ -22,6 +23,7 @@ pub mod hyper;
 pub mod init;
 mod lanes;
 pub mod layer;
+pub mod machine;
 mod matrix;
 pub mod model;
 pub mod ops;
@@ -31,10 +33,12 @@ pub mod rng;
 pub mod save;
 pub mod schedule;
 mod simd;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod weights;
 
+use std::mem;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -43,17 +47,17 @@ use fittingroom_common::dataset::Dataset;
 use fittingroom_common::trial::Report;
 
 use self::augment::{Augmenter, ShiftTooLarge};
-use self::average::Average;
+use self::checkpoint::{Checkpoint, CheckpointError};
 use self::data::{Batch, Data, Standardization};
 use self::evaluate::{Tally, evaluate};
 use self::hyper::{Group, SettingsError};
-use self::lanes::{LaneEpoch, Next, Standing, finite};
+use self::lanes::{LaneEpoch, Next, finite};
 use self::layer::Mode;
 use self::model::{ImageShape, Model, ModelError};
 use self::ops::cross_entropy::mixed_cross_entropy;
-use self::optim::Optimizer;
 use self::rng::Moment;
-use self::schedule::{Place, Scheduler};
+use self::schedule::Place;
+use self::state::{EpochReports, State};
 
 /// When the test images are looked at. They never take part in a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub enum Progress<'a> {
         step: usize,
         /// Steps that it has.
         steps: usize,
+        /// What a checkpoint holds: see [`checkpoint::save`].
+        state: &'a State,
     },
     /// An epoch is done; the lanes in order.
     Epoch(&'a [Result<Report, Ended>]),
@@ -87,7 +93,7 @@ pub enum Progress<'a> {
 pub struct Stop;
 
 /// A lane's loss became infinite or NaN. This is a result, not an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("the loss became infinite or NaN in epoch {epoch}")]
 pub struct Divergence {
     /// The epoch in which it was seen, from 1.
@@ -95,7 +101,7 @@ pub struct Divergence {
 }
 
 /// Why a lane reports no more epochs, though others of its group go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum Ended {
     /// Its validation loss has not become lower for as long as its patience. It holds a trained model.
     #[error("training stopped early, after epoch {epoch}")]
@@ -150,8 +156,11 @@ pub enum TrainError {
         /// How many it takes.
         needed: usize,
     },
+    /// The checkpoint does not hold this training.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The device or the machine had too little memory.
-    #[error("out of memory: {0}. Take a smaller model or batch_size")]
+    #[error("{0}. Take a smaller model or batch_size")]
     OutOfMemory(String),
     /// The device failed.
     #[error("the device failed: {0}")]
@@ -201,8 +210,35 @@ pub fn train(
     testing: Testing,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
 ) -> Result<Outcome, TrainError> {
-    let started = Instant::now();
-    let lanes = group.lanes.len();
+    run(None, group, dataset, device, testing, on_progress)
+}
+
+/// Goes on with the training of a group from a checkpoint of it: whatever step it was interrupted
+/// at, all that follows has the bits that it would have had. The epochs that were done before are
+/// told again first, so that a caller hears the whole story.
+///
+/// The seconds of a report count all parts of a training, but not the time between them; images per
+/// second are those of the part that ended the epoch.
+pub fn resume(
+    checkpoint: &Checkpoint,
+    group: &Group,
+    dataset: &Dataset,
+    device: &Device,
+    testing: Testing,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
+) -> Result<Outcome, TrainError> {
+    run(Some(checkpoint), group, dataset, device, testing, on_progress)
+}
+
+fn run(
+    checkpoint: Option<&Checkpoint>,
+    group: &Group,
+    dataset: &Dataset,
+    device: &Device,
+    testing: Testing,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
+) -> Result<Outcome, TrainError> {
+    let (lanes, epochs) = (group.lanes.len(), group.shape.epochs);
     let smoothing: Vec<f64> = group.lanes.iter().map(|lane| lane.label_smoothing).collect();
     let data = Data::new(dataset, group.split_seed, group.shape.input, device)?;
     let smallest_batch = group.shape.smallest_batch();
@@ -211,71 +247,69 @@ pub fn train(
         return Err(TrainError::TooFewImages { images, needed: smallest_batch + 1 });
     }
     let images = ImageShape::of(&dataset.shape);
-    let mut model = Model::new(&group.shape, &group.lanes, images, device)?;
-    let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
-    let mut average = Average::new(group, images, device)?;
-    let mut scheduler = Scheduler::new(&group.lanes);
     let augmenter = Augmenter::new(group.shape.augmentation, group.augmentation_seed, images)?;
-    let mut standing = Standing::new(&group.lanes, group.shape.epochs);
+    let mut state = State::new(group, images, device)?;
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.restore(&mut state, epochs)?;
+        if state.history.iter().any(|reports| on_progress(Progress::Epoch(reports)).is_break()) {
+            return Ok(Outcome::Stopped);
+        }
+    }
 
-    for epoch in 1..=group.shape.epochs {
+    for epoch in state.epoch..=epochs {
         let epoch_started = Instant::now();
+        let trained_before = state.tally.images();
         let order = data.split.order(group.order, epoch);
         let batches = order.chunks(group.shape.batch_size).filter(|batch| batch.len() >= smallest_batch);
         let steps = batches.clone().count();
-        let mut tally = Tally::new(lanes, device)?;
-        for (step, indices) in batches.enumerate() {
+        for (step, indices) in batches.enumerate().skip(state.step) {
+            if state.tally.finite().is_some_and(|mut finite| !finite.any(|finite| finite)) {
+                break;
+            }
             let moment = Moment { epoch, step };
             let changes = augmenter.draw(moment, indices.len());
             let Batch { images, labels, mixed } = data.images.augmented(indices, changes.as_ref())?;
-            let logits = model.forward(&images, Mode::Train(moment))?;
+            let logits = state.model.forward(&images, Mode::Train(moment))?;
             let loss = mixed_cross_entropy(&logits, &labels, mixed.as_ref(), &smoothing)?;
-            tally.add(&loss, &logits, &labels)?;
-            let rates = scheduler.learning_rates(Place { moment, steps, epochs: group.shape.epochs });
-            optimizer.step(&model.parameters, loss.sum_all()?.backward()?, &rates)?;
-            model.steps.iter_mut().for_each(|steps| *steps += 1);
-            if let Some(average) = &mut average {
-                average.follow(&model)?;
-            }
-            if on_progress(Progress::Step { epoch, step: step + 1, steps }).is_break() {
+            state.tally.add(&loss, &logits, &labels)?;
+            state.update(loss.sum_all()?.backward()?, Place { moment, steps, epochs })?;
+            if on_progress(Progress::Step { epoch, step: step + 1, steps, state: &state }).is_break() {
                 return Ok(Outcome::Stopped);
             }
-            if tally.finite().is_some_and(|mut finite| !finite.any(|finite| finite)) {
-                break;
-            }
         }
-        let trained = tally.images();
-        let train = tally.finish()?;
+        let trained = state.tally.images() - trained_before;
+        let train = mem::replace(&mut state.tally, Tally::new(lanes, device)?).finish()?;
         let images_per_second = trained as f64 / epoch_started.elapsed().as_secs_f64();
 
-        let evaluated = average.as_ref().map_or(&model, |average| &average.model);
+        let evaluated = state.average.as_ref().map_or(&state.model, |average| &average.model);
         let score = |images, indices: &[u32]| evaluate(evaluated, lanes, images, indices, device);
         let validation = score(&data.images, &data.split.validation)?;
-        scheduler.observe(validation.iter().map(|score| score.loss));
-        let ends = standing.end_epoch(epoch, &train, &validation, evaluated)?;
+        state.scheduler.observe(validation.iter().map(|score| score.loss));
+        let ends = state.standing.end_epoch(epoch, &train, &validation, evaluated)?;
         let is_tested = |end: &Result<LaneEpoch, Ended>| end.is_ok_and(|end| testing.is_due(end.next));
         let test = if ends.iter().any(is_tested) {
             Some(score(&data.test, &(0..data.test.count() as u32).collect::<Vec<u32>>())?)
         } else {
             None
         };
-        let seconds = started.elapsed().as_secs_f64();
+        let seconds = state.seconds();
         let report = |(lane, end): (usize, &Result<LaneEpoch, Ended>)| {
             // The test set decides nothing, not even that a trial diverged.
             let test = test.as_deref().filter(|_| is_tested(end)).and_then(|test| finite(test[lane]));
             let LaneEpoch { train, validation, .. } = (*end)?;
             Ok(Report { epoch, train, validation, test, seconds, images_per_second })
         };
-        let reports: Vec<Result<Report, Ended>> = ends.iter().enumerate().map(report).collect();
+        let reports: EpochReports = ends.iter().enumerate().map(report).collect();
         if on_progress(Progress::Epoch(&reports)).is_break() {
             return Ok(Outcome::Stopped);
         }
-        if standing.is_over() {
+        state.history.push(reports);
+        (state.epoch, state.step) = (epoch + 1, 0);
+        if state.standing.is_over() {
             break;
         }
     }
-    let mut model = average.map_or(model, |average| average.model);
-    let lanes = standing.finish(&mut model)?;
+    let (model, lanes) = state.finish()?;
     Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes }))
 }
 

@@ -10,6 +10,7 @@
 //! | `input` | `fixed` or `per_image`: where the numbers of the next row come from |
 //! | `input_mean`, `input_std` | decimal numbers: the input is `(pixel / 255 - mean) / std`. Not there with `per_image`, which takes mean and deviation of each image's own pixels / 255, but no deviation below 1 / sqrt(pixels) |
 //! | `program` | version of Fitting Room that wrote the file |
+//! | `machine` | JSON object: `device`, `model`, `features` of what it was trained on |
 //!
 //! The tensors' names are those of [`super::model`].
 
@@ -23,6 +24,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::data::Standardization;
 use super::hyper::{Group, SettingsError};
+use super::machine::machine;
 use super::model::{ImageShape, Model, ModelError, counter};
 use super::weights::floats;
 use fittingroom_common::trial::Seeds;
@@ -143,12 +145,10 @@ pub fn save(path: &Path, model: &Model, lane: usize, record: &Record) -> Result<
     write_whole(path, &bytes).map_err(|source| SaveError::Write { path: path.to_owned(), source })
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new().prefix(".model-").tempfile_in(folder)?;
+/// Writes a file so that it is whole, or as it was before.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = folder_of(path);
+    let mut file = tempfile::Builder::new().prefix(&part_prefix(path)).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -156,25 +156,64 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// The file's bytes. Written here rather than by the safetensors crate, which keeps the metadata in
-/// a hash map: its order would differ from run to run.
+/// Removes what writing this file left behind where the process was killed.
+pub(crate) fn remove_parts(path: &Path) {
+    let prefix = part_prefix(path);
+    for entry in std::fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // Whoever else removed it did the same.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn part_prefix(path: &Path) -> String {
+    format!(".{}.part-", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The model's file.
 fn encode(model: &Model, lane: usize, record: &Record) -> Result<Vec<u8>, candle_core::Error> {
-    let mut tensors: BTreeMap<String, (&str, Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    let mut tensors = Entries::new();
     for named in &model.named {
         let values = named.values.get(lane)?.flatten_all()?.to_vec1::<f32>()?;
         let values = named.order.to_pytorch(&values);
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        tensors.insert(named.name.clone(), ("F32", named.shape.clone(), bytes));
+        tensors.insert(named.name.clone(), Entry { dtype: "F32", shape: named.shape.clone(), bytes });
     }
     for layer in model.counting_layers() {
         let bytes = (model.steps[lane] as i64).to_le_bytes().to_vec();
-        tensors.insert(counter(layer), ("I64", Vec::new(), bytes));
+        tensors.insert(counter(layer), Entry { dtype: "I64", shape: Vec::new(), bytes });
     }
+    Ok(to_bytes(&metadata(record, model.device()), &tensors))
+}
 
+/// The tensors of a safetensors file, by name.
+pub(super) type Entries = BTreeMap<String, Entry>;
+
+/// One tensor of a safetensors file.
+pub(super) struct Entry {
+    /// The type of its numbers, by the format's name.
+    pub(super) dtype: &'static str,
+    /// The size of each dimension.
+    pub(super) shape: Vec<usize>,
+    /// Its numbers, little-endian.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A safetensors file. Written here rather than by the safetensors crate, which keeps the metadata in
+/// a hash map: its order would differ from run to run.
+pub(super) fn to_bytes(metadata: &serde_json::Value, tensors: &Entries) -> Vec<u8> {
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".to_owned(), metadata(record));
+    header.insert("__metadata__".to_owned(), metadata.clone());
     let mut end = 0;
-    for (name, (dtype, shape, bytes)) in &tensors {
+    for (name, Entry { dtype, shape, bytes }) in tensors {
         let start = end;
         end += bytes.len();
         let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]});
@@ -185,13 +224,13 @@ fn encode(model: &Model, lane: usize, record: &Record) -> Result<Vec<u8>, candle
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
-    for (_, _, bytes) in tensors.values() {
-        file.extend(bytes);
+    for entry in tensors.values() {
+        file.extend(&entry.bytes);
     }
-    Ok(file)
+    file
 }
 
-fn metadata(record: &Record) -> serde_json::Value {
+fn metadata(record: &Record, device: &Device) -> serde_json::Value {
     let text = |value: serde_json::Value| value.to_string();
     let mut metadata = serde_json::json!({
         "format": FORMAT,
@@ -199,6 +238,7 @@ fn metadata(record: &Record) -> serde_json::Value {
         "seeds": text(serde_json::json!(record.seeds)),
         "shape": text(serde_json::json!(record.images)),
         "program": env!("CARGO_PKG_VERSION"),
+        "machine": text(serde_json::json!(machine(device))),
     });
     match record.input {
         Standardization::Fixed { mean, deviation } => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use fittingroom_common::id::ArtifactHash;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
@@ -95,6 +96,11 @@ impl Weights {
         let file = std::fs::read(path).map_err(|source| WeightsError::Read { path: in_file(), source })?;
         SafeTensors::deserialize(&file).map_err(|source| WeightsError::Format { path: in_file(), source })?;
         Ok(Self { path: in_file(), file: file.into() })
+    }
+
+    /// The hash of the file.
+    pub fn hash(&self) -> ArtifactHash {
+        ArtifactHash::of(&self.file)
     }
 
     /// Gives one lane of a model these weights. Unless all fit, the model is left as it was.

@@ -128,7 +128,7 @@ fn train_trial(
     let outcome = train(&group, dataset, device, testing, &mut |progress| {
         let id = || command.id.clone();
         let heard = match progress {
-            Progress::Step { epoch, step, steps } => {
+            Progress::Step { epoch, step, steps, .. } => {
                 let due = told.is_none_or(|told| told.elapsed() >= PROGRESS_EVERY);
                 if due {
                     told = Some(Instant::now());
@@ -191,7 +191,9 @@ impl From<TrainError> for Failure {
                 FailureReason::BadData
             }
             TrainError::OutOfMemory(_) => FailureReason::OutOfMemory,
-            TrainError::Settings(_) | TrainError::Device(_) => FailureReason::TrainerCrashed,
+            TrainError::Settings(_) | TrainError::Checkpoint(_) | TrainError::Device(_) => {
+                FailureReason::TrainerCrashed
+            }
         };
         Self::new(reason, error.to_string())
     }

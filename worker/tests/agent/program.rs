@@ -4,7 +4,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use fittingroom_common::dataset::Dataset;
+use fittingroom_common::hyperparameter::Parameter;
 use fittingroom_common::id::ArtifactHash;
+use fittingroom_common::trial::FailureReason;
 use fittingroom_common::work::{Assignment, Outcome, Work};
 use fittingroom_worker::agent::TrainerProgram;
 
@@ -73,6 +75,44 @@ async fn the_real_trainer_trains_a_model_that_it_can_evaluate() {
         panic!("not evaluated: {outcome:?}");
     };
     assert_eq!(score.accuracy.get(), 1.0);
+}
+
+/// The hyperparameters of a model that is too large for a trainer with little memory.
+fn training_with(sizes: &[u32]) -> Work {
+    let Work::Train { mut hyperparameters, seeds, track_test } = training() else {
+        panic!("it trains");
+    };
+    let parameter = Parameter::find("hidden_sizes").expect("known");
+    let sizes = parameter.sizes(sizes).expect("in range");
+    hyperparameters.set(parameter, &sizes).expect("in range");
+    Work::Train { hyperparameters, seeds, track_test }
+}
+
+#[tokio::test]
+async fn a_trial_that_runs_out_of_memory_fails_and_the_next_is_trained() {
+    let stage = stage();
+    {
+        let mut state = stage.coordinator.state();
+        // 17 GB of weights are refused in one piece; 196 MB fit once, but not again for Adam's moments.
+        state.work.push_back(of_dataset(0, training_with(&[65_536, 65_536])));
+        state.work.push_back(of_dataset(1, training_with(&[7_000, 7_000])));
+        state.work.push_back(of_dataset(2, training()));
+    }
+    let address = stage.coordinator.serve(([127, 0, 0, 1], 0).into()).await;
+    let limited = format!("ulimit -v 600000 && exec {PROGRAM} trainer \"$@\"");
+    let arguments = vec!["-c".into(), limited.into(), "trainer".into()];
+    let agent = stage.start_with(address, TrainerProgram { program: "/bin/sh".into(), arguments });
+    let mut outcomes = Vec::new();
+    for trial in 0..3 {
+        outcomes.push(stage.coordinator.outcome(trial).await);
+    }
+    stage.end(agent).await;
+    for (outcome, said) in outcomes.iter().zip(["out of memory: a parameter of", "memory allocation of"]) {
+        let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(failure.reason, FailureReason::OutOfMemory, "{failure}");
+        assert!(failure.detail.contains(said), "{failure}");
+    }
+    assert!(matches!(outcomes[2], Outcome::Trained { .. }), "{outcomes:?}");
 }
 
 /// The program, running; killed with the test.

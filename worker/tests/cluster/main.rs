@@ -5,8 +5,9 @@ mod input;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
-use harness::{Cluster, children_of, fittingroom, is_alive, results, trials};
+use harness::{Cluster, children_of, fittingroom, is_alive, real_data, results, trials};
 use serde_json::Value as Json;
 
 /// Small enough for a few seconds a trial, large enough to be killed in the middle.
@@ -87,6 +88,14 @@ fn check_exported_model(out: &Path, best: &Json) {
     assert_eq!(record["trial"], best["trial"]);
     assert_eq!(record["hyperparameters"]["batch_size"], 256);
     assert_eq!(record["hyperparameters"]["beta1"], 0.9, "what the search did not name is in the record too");
+
+    let again = out.join("again.safetensors");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fittingroom-worker"));
+    command.args(["train", "--device", "cpu", "--from"]).arg(out.join("model.json"));
+    command.arg("--data").arg(real_data()).arg("--save").arg(&again);
+    let trained = command.output().expect("it runs");
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    assert!(std::fs::read(&again).expect("saved") == bytes, "the record gives another model");
 }
 
 fn check_exports(cluster: &Cluster, board: &Json) {

@@ -117,6 +117,7 @@ fn advice(nearest: Option<usize>) -> String {
 #[derive(Debug)]
 pub struct Model {
     layers: Vec<Layer>,
+    device: Device,
     /// What an optimizer changes, in the order of the layers.
     pub parameters: Vec<Parameter>,
     /// Parameters and buffers by name.
@@ -136,7 +137,8 @@ impl Model {
         memory::check(&Outline::of(shape, images)?, lanes.len(), device)?;
         let Stack { builder, layers, .. } = Stack::of(shape, lanes, images, device)?;
         let Builder { parameters, named, .. } = builder;
-        let model = Self { layers, parameters, named, steps: vec![0; lanes.len()] };
+        let steps = vec![0; lanes.len()];
+        let model = Self { layers, device: device.clone(), parameters, named, steps };
         for (index, lane) in lanes.iter().enumerate() {
             match &lane.start {
                 Start::Drawn => {}
@@ -144,6 +146,11 @@ impl Model {
             }
         }
         Ok(model)
+    }
+
+    /// Where its tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The logits of a batch: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.

@@ -1,5 +1,8 @@
 //! `fittingroom-worker train` and `trainer` as processes: exit codes, output, and their end.
 
+mod again;
+mod checkpoint;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
