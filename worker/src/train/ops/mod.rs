@@ -9,7 +9,7 @@
 //! window is a few long runs of memory, and normalisation, bias and pooling run along vectors.
 
 pub(crate) mod batch_norm;
-pub(crate) mod convolution;
+pub mod convolution;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod layer_norm;

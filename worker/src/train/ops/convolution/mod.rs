@@ -19,7 +19,7 @@ use crate::train::element::Element;
 /// `x`: `[lanes, batch, height, width, channels]`, or one lane that all share; `weight`:
 /// `[lanes, outputs, size * size * channels]`, rows of the window outermost, channels innermost;
 /// `bias`: `[lanes, outputs]`. Gives `[lanes, batch, rows, columns, outputs]`.
-pub(crate) fn convolution(
+pub fn convolution(
     x: &Tensor,
     weight: Leaf<'_>,
     bias: Leaf<'_>,
@@ -90,7 +90,7 @@ enum Method {
 }
 
 impl Geometry {
-    /// Depends on the layer alone, so that an image gives the same bits in every batch size.
+    /// Depends on the layer alone, so that a model is computed in one way whatever its batches.
     fn method(&self) -> Method {
         match self.windows.window {
             Window { size: 3, stride: 1, padding: 0..=2 }
@@ -180,7 +180,9 @@ impl Weighted for Convolution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::ops::testing::{Case, check_weighted};
+    use crate::train::ops::GradientSlot;
+    use crate::train::ops::testing::{Case, assert_close, check_weighted, flat, numbers};
+    use candle_core::{DType, Var};
 
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
@@ -195,6 +197,13 @@ mod tests {
                 Window { size: 3, stride: 1, padding: 2 },
             ),
             ("lanes", [2, 2, 3, 3, 2], [2, 2, 8], Window { size: 2, stride: 1, padding: 1 }),
+            ("one place", [1, 2, 3, 4, 3], [1, 2, 3], Window { size: 1, stride: 2, padding: 0 }),
+            (
+                "wide windows of one channel",
+                [1, 1, 9, 8, 1],
+                [1, 2, 49],
+                Window { size: 7, stride: 3, padding: 2 },
+            ),
             (
                 "lanes that share their images",
                 [1, 2, 3, 3, 1],
@@ -212,6 +221,57 @@ mod tests {
                     composed: &|x, weight, bias| composed(x, weight, bias, window, activation),
                 });
             }
+        }
+    }
+
+    #[test]
+    fn windows_after_winograd_are_those_of_finite_differences_and_of_the_composed_form() {
+        for (name, x, weight, padding) in [
+            ("padded, an odd row and column left over", [1, 2, 5, 3, 16], [1, 16, 144], 1),
+            ("unpadded", [1, 1, 4, 5, 16], [1, 17, 144], 0),
+            ("padded by two", [1, 1, 2, 3, 17], [1, 16, 153], 2),
+            ("lanes", [2, 1, 4, 3, 16], [2, 16, 144], 1),
+            ("lanes that share their images", [1, 1, 3, 4, 16], [2, 16, 144], 1),
+        ] {
+            let window = Window { size: 3, stride: 1, padding };
+            let windows = window.over(x[2], x[3], x[4]).expect("fits");
+            let geometry =
+                Geometry { batch: x[1], outputs: weight[1], windows, activation: Activation::Identity };
+            assert_eq!(geometry.method(), Method::Winograd, "{name}");
+            check_weighted(Case {
+                name,
+                x: &x,
+                weight: &weight,
+                bias: &[weight[0], weight[1]],
+                fused: &|x, weight, bias| convolution(x, weight, bias, window, Activation::Relu),
+                composed: &|x, weight, bias| composed(x, weight, bias, window, Activation::Relu),
+            });
+        }
+    }
+
+    #[test]
+    fn winograd_rounds_no_worse_than_is_allowed_to_any_op() {
+        // Many channels and blocks. ReLU is left out: a rounding may send it the other way.
+        let (x, weight) = (numbers("x", &[1, 24, 13, 13, 64]), numbers("weight", &[1, 96, 576]));
+        let bias = numbers("bias", &[1, 96]);
+        let window = Window { size: 3, stride: 1, padding: 1 };
+        let run = |dtype| {
+            let var = |tensor: &Tensor| Var::from_tensor(&tensor.to_dtype(dtype)?);
+            let slots = [GradientSlot::default(), GradientSlot::default()];
+            let (x, weight, bias) = (var(&x)?, var(&weight)?, var(&bias)?);
+            let (weight, bias) =
+                (Leaf { tensor: &weight, gradient: &slots[0] }, Leaf { tensor: &bias, gradient: &slots[1] });
+            let y = convolution(&x, weight, bias, window, Activation::Identity)?;
+            let store = (&y * numbers("objective", y.dims()).to_dtype(dtype)?)?.sum_all()?.backward()?;
+            let gradients = [slots[0].take(), slots[1].take(), store.get(&x).cloned()];
+            let gradients = gradients.map(|gradient| flat(&gradient.expect("a gradient")));
+            Ok::<_, candle_core::Error>((flat(&y), gradients))
+        };
+        let (y, gradients) = run(DType::F32).expect("f32");
+        let (exact_y, exact) = run(DType::F64).expect("f64");
+        assert_close("result", &y, &exact_y, 5e-6);
+        for (name, (gradient, exact)) in ["weight", "bias", "x"].iter().zip(gradients.iter().zip(&exact)) {
+            assert_close(name, gradient, exact, 5e-6);
         }
     }
 
