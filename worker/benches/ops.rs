@@ -11,8 +11,12 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Result, Tensor, Var};
+use fittingroom_worker::allocator::keep_freed_memory;
 use fittingroom_worker::train::ops::convolution::convolution;
 use fittingroom_worker::train::ops::{Activation, GradientSlot, Leaf, Window};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 64;
 
@@ -50,6 +54,7 @@ const LAYERS: [Layer; 12] = [
 ];
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     // Cargo passes `--bench` along.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     if filter == "peak" {
@@ -57,7 +62,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     println!("batch {BATCH}; fastest matrix product {:.0} GFLOP/s", peak());
-    println!("{:20}{:>12}{:>12}{:>12}{:>12}", "layer", "forward, ms", "GFLOP/s", "backward, ms", "GFLOP/s");
+    println!("{:20}{:>12}{:>12}{:>14}{:>12}", "layer", "forward, ms", "GFLOP/s", "backward, ms", "GFLOP/s");
     for layer in LAYERS.iter().filter(|layer| layer.name.contains(&filter)) {
         layer.measure()?;
     }
@@ -91,7 +96,7 @@ impl Layer {
         let operations = 2.0 * (y.elem_count() * patch) as f64;
         let backward_operations = if first { operations } else { 2.0 * operations };
         println!(
-            "{:20}{:12.2}{:12.0}{:12.2}{:12.0}",
+            "{:20}{:12.2}{:12.0}{:14.2}{:12.0}",
             self.name,
             forward_seconds * 1e3,
             operations / forward_seconds / 1e9,

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fittingroom_worker::allocator::keep_freed_memory;
 use fittingroom_worker::run_command::RunArguments;
 use fittingroom_worker::train_command::{self, TrainArgs};
 use fittingroom_worker::trainer::{self, TrainerArgs};
@@ -63,19 +64,6 @@ fn train_on_one_thread() {
         // could read the environment.
         unsafe { std::env::set_var(name, "1") };
     }
-}
-
-/// Has the allocator keep what one training step frees for the next: by itself it gives memory back
-/// after 10 ms, and the kernel fills every page with zeros before it comes again.
-fn keep_freed_memory() {
-    unsafe extern "C" {
-        fn mi_option_set(option: std::ffi::c_int, value: std::ffi::c_long);
-    }
-    /// `mi_option_purge_delay` in mimalloc.h, versions 2 and 3: milliseconds, tenfold for large blocks.
-    const PURGE_DELAY: std::ffi::c_int = 15;
-    // SAFETY: the function is that of the allocator above, with its signature in mimalloc.h; it sets
-    // a number that mimalloc reads when it frees memory, and ignores options that it does not know.
-    unsafe { mi_option_set(PURGE_DELAY, 1000) };
 }
 
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
