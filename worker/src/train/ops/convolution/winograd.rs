@@ -310,7 +310,7 @@ impl<T: Element> InputTransform<T> {
         let [r0, r1, r2, r3] = self.rows.each_ref().map(|row| &row[inside.clone()]);
         let [b0, b1, b2, b3] = self.before.each_ref().map(|row| &row[inside.clone()]);
         for half in 0..2 {
-            if !(first + half).checked_sub(padding).is_some_and(|row| row < windows.height) {
+            if (first + half).checked_sub(padding).is_none_or(|row| row >= windows.height) {
                 continue;
             }
             simd::dispatch(
