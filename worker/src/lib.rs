@@ -1,6 +1,7 @@
 //! Fitting Room's worker: an agent that pulls trials, and the engine that trains them.
 
 pub mod agent;
+pub mod allocator;
 pub mod check_command;
 pub mod models_command;
 pub mod predict_command;

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fittingroom_worker::allocator::keep_freed_memory;
 use fittingroom_worker::check_command::{self, CheckArgs};
 use fittingroom_worker::models_command::{self, ModelsArgs};
 use fittingroom_worker::predict_command::{self, PredictArgs};
@@ -41,6 +42,7 @@ enum Command {
 
 fn main() -> ExitCode {
     train_on_one_thread();
+    keep_freed_memory();
     match Cli::parse().command {
         Command::Run(arguments) => match arguments.execute() {
             Ok(code) => code,
@@ -54,12 +56,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },
-
         Command::Models(args) => match models_command::run(&args, &mut io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },
-
         Command::Predict(args) => match predict_command::run(&args, &mut io::stdout(), &mut io::stderr()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),

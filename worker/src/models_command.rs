@@ -98,12 +98,13 @@ fn rows() -> Result<Vec<Row>, ModelsCommandError> {
     Ok(rows)
 }
 
-/// The hyperparameters that shape this model.
+/// The hyperparameters that shape this model: its own, but for those that are drawn in training.
 fn shaping(name: &str) -> Vec<Parameter> {
-    let of_model = |parameter: &Parameter| match parameter.definition().used_with {
-        Some((controller, values)) => controller == "model" && values.contains(&name),
-        None => false,
-    };
+    let of_model =
+        |parameter: &Parameter| match (parameter.definition().used_with, parameter.definition().domain) {
+            (_, Domain::Number { .. }) | (None, _) => false,
+            (Some((controller, values)), _) => controller == "model" && values.contains(&name),
+        };
     Parameter::all().filter(of_model).collect()
 }
 

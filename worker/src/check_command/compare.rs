@@ -209,7 +209,7 @@ mod tests {
             let weights = largest(&expected, &found);
             assert_eq!(
                 Difference { weights, ..Difference::default() }.is_rounding(),
-                difference == 0.0,
+                difference < TOLERANCE,
                 "{name}"
             );
         }

@@ -93,7 +93,7 @@ async fn a_trial_that_runs_out_of_memory_fails_and_the_next_is_trained() {
     let stage = stage();
     {
         let mut state = stage.coordinator.state();
-        // 17 GB of weights are refused in one piece; 196 MB fit once, but not again for Adam's moments.
+        // 17 GB of weights are refused before they are drawn; 196 MB fit once, but not again for Adam's moments.
         state.work.push_back(of_dataset(0, training_with(&[65_536, 65_536])));
         state.work.push_back(of_dataset(1, training_with(&[7_000, 7_000])));
         state.work.push_back(of_dataset(2, training()));
@@ -107,7 +107,7 @@ async fn a_trial_that_runs_out_of_memory_fails_and_the_next_is_trained() {
         outcomes.push(stage.coordinator.outcome(trial).await);
     }
     stage.end(agent).await;
-    for (outcome, said) in outcomes.iter().zip(["out of memory: a parameter of", "memory allocation of"]) {
+    for (outcome, said) in outcomes.iter().zip(["MiB of memory are free", "memory allocation of"]) {
         let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
         assert_eq!(failure.reason, FailureReason::OutOfMemory, "{failure}");
         assert!(failure.detail.contains(said), "{failure}");

@@ -35,7 +35,7 @@ struct Training {
 
 /// Steps so large that the validation loss soon rises.
 const STOPS_EARLY: Settings<'_> =
-    &[("epochs", "6"), ("early_stopping_patience", "1"), ("learning_rate", "0.5")];
+    &[("epochs", "6"), ("early_stopping_patience", "1"), ("learning_rate", "3")];
 
 const SEEDS: Seeds = Seeds { split: 1, order: 2, trial: 3 };
 

@@ -1,8 +1,8 @@
 //! Batch normalisation over three batches: results, gradients and running statistics, then evaluation.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::{Form, Layout, ROUNDING, assert_near, check_op, fixture};
+use super::{Form, Layout, ROUNDING, assert_near, check_op, device, fixture};
 use crate::train::ops::batch_norm::{self, Running};
 use crate::train::ops::testing::flat;
 use crate::train::ops::{Activation, GradientSlot, Leaf};
@@ -24,8 +24,8 @@ fn three_batches_and_the_running_statistics_are_pytorchs() {
             [Form::Fused, Form::Composed].into_iter().flat_map(|form| ROUNDING.map(|it| (form, it)))
         {
             let channels = fixture.get(&keys[0], "weight").values.len();
-            let mean = Tensor::zeros((1, channels), dtype, &Device::Cpu).expect("a tensor");
-            let variance = Tensor::ones((1, channels), dtype, &Device::Cpu).expect("a tensor");
+            let mean = Tensor::zeros((1, channels), dtype, device()).expect("a tensor");
+            let variance = Tensor::ones((1, channels), dtype, device()).expect("a tensor");
             let running = Running { mean: &mean, variance: &variance };
             for key in keys {
                 check_op(&fixture, key, form, (dtype, tolerance), |form, x, leaves| match (form, leaves) {

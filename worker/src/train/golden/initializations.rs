@@ -1,9 +1,8 @@
 //! Initial weights: PyTorch's formulas exactly, and the moments and bounds of what a model draws.
 
-use candle_core::Device;
 use fittingroom_common::trial::Seeds;
 
-use super::{assert_near, fixture};
+use super::{assert_near, device, fixture};
 use crate::train::init::{Distribution, Fan, TRUNCATION, orthogonal};
 use crate::train::model::{ImageShape, Model};
 use crate::train::ops::testing::flat;
@@ -41,7 +40,7 @@ fn formulas_moments_and_bounds_are_pytorchs() {
     fixture.assert_rows(rows.iter().flatten().map(String::as_str).chain(ORTHOGONAL));
     for ((name, settings), rows) in TABLE.into_iter().zip(&rows) {
         let group = group(&[(&[&[("model", "lenet")], settings].concat(), Seeds::from_one(7))]);
-        let model = Model::new(&group.shape, &group.lanes, IMAGES, &Device::Cpu).expect("a model");
+        let model = Model::new(&group.shape, &group.lanes, IMAGES, device()).expect("a model");
         let draws = |tensor: String| {
             flat(&model.named.iter().find(|named| named.name == tensor).expect("there").values)
         };

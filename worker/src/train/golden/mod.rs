@@ -14,10 +14,12 @@ mod schedules;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
 
+use super::device::DeviceChoice;
 use super::ops::testing::flat;
 use super::ops::{GradientSlot, Leaf};
 use super::params::Order;
@@ -30,6 +32,19 @@ const ROUNDING: [(DType, f64); 2] = [(DType::F64, 1e-13), (DType::F32, 5e-6)];
 enum Form {
     Fused,
     Composed,
+}
+
+/// Where the engine computes: on the CPU, unless `FITTINGROOM_TEST_DEVICE` names another device. There
+/// both forms are the composed one.
+fn device() -> &'static Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("FITTINGROOM_TEST_DEVICE") {
+        Ok(name) => {
+            let choice: DeviceChoice = name.parse().expect("a device's name");
+            choice.open().expect("a device that can be used").device
+        }
+        Err(_) => Device::Cpu,
+    });
+    &DEVICE
 }
 
 /// One tensor as PyTorch has it.
@@ -131,7 +146,7 @@ impl Layout {
     }
 
     fn tensor(&self, golden: &Golden, dtype: DType) -> Tensor {
-        Tensor::from_vec(self.numbers(golden), self.dims.as_slice(), &Device::Cpu)
+        Tensor::from_vec(self.numbers(golden), self.dims.as_slice(), device())
             .and_then(|tensor| tensor.to_dtype(dtype))
             .expect("the shape fits")
     }

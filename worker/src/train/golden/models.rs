@@ -4,10 +4,10 @@
 //! and images with the same [`pattern`], and of each gradient the fixture has its length and its
 //! products with four patterns, which no mistake leaves as they were.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use fittingroom_common::trial::Seeds;
 
-use super::{Form, ROUNDING, assert_near, check_op, fixture};
+use super::{Form, ROUNDING, assert_near, check_op, device, fixture};
 use crate::train::layer::Mode;
 use crate::train::model::{ImageShape, Model};
 use crate::train::ops::average_pool::{self, average_pool};
@@ -93,7 +93,7 @@ fn logits_and_gradients_of_whole_models_are_pytorchs() {
     for (row, settings) in MODELS {
         let group = group(&[(settings, Seeds::from_one(1))]);
         let images = ImageShape { height: 28, width: 28, classes: 10 };
-        let model = Model::new(&group.shape, &group.lanes, images, &Device::Cpu).expect(row);
+        let model = Model::new(&group.shape, &group.lanes, images, device()).expect(row);
         for named in model.named.iter().filter(|named| named.kind == Kind::Parameter) {
             let count: usize = named.shape.iter().product();
             let (middle, width) = match named.name.rsplit_once('.') {
@@ -107,7 +107,7 @@ fn logits_and_gradients_of_whole_models_are_pytorchs() {
         }
         let batch = fixture.get(row, "logits").shape[0];
         let x: Vec<f32> = pattern("images", batch * 28 * 28).map(|number| 4.0 * number).collect();
-        let x = Tensor::from_vec(x, (1, batch, 28, 28, 1), &Device::Cpu).expect("images");
+        let x = Tensor::from_vec(x, (1, batch, 28, 28, 1), device()).expect("images");
         let labels: Vec<u8> = (0..batch).map(|image| (image * 3 % 10) as u8).collect();
 
         let logits = model.forward(&x, Mode::Train(Moment { epoch: 1, step: 0 })).expect(row);

@@ -1,9 +1,9 @@
 //! Optimizers, by the names of the catalogue: where they go in 50 steps over rough ground.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use fittingroom_common::trial::Seeds;
 
-use super::{assert_near, fixture};
+use super::{assert_near, device, fixture};
 use crate::train::ops::testing::flat;
 use crate::train::optim::Optimizer;
 use crate::train::params::{Builder, Graph, Order};
@@ -169,13 +169,13 @@ fn fifty_steps_are_pytorchs() {
     let (start, pull, curvature) = (single("start"), single("pull"), single("curvature"));
     let dimensions = start.len();
     let tensor = |numbers: &[f32]| {
-        Tensor::from_slice(numbers, (1, dimensions), &Device::Cpu).expect("one number for each dimension")
+        Tensor::from_slice(numbers, (1, dimensions), device()).expect("one number for each dimension")
     };
     let curvature = tensor(&curvature);
 
     for (row, settings) in TABLE {
         let group = group(&[(settings, Seeds::from_one(1))]);
-        let mut builder = Builder::new(&group.lanes, &Device::Cpu);
+        let mut builder = Builder::new(&group.lanes, device());
         let place = builder.constant("place".to_owned(), &[dimensions], Order::AsInPytorch, 0.0);
         let place = place.expect("a parameter");
         place.values().slice_set(&tensor(&start), 0, 0).expect("the same shape");

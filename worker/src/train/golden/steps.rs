@@ -1,10 +1,10 @@
 //! Whole steps of training: schedules, clipping, penalties, exemptions and averages around the
 //! optimizers, over 50 steps of a weight and a bias on rough ground.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use fittingroom_common::trial::Seeds;
 
-use super::{Fixture, assert_near, fixture};
+use super::{Fixture, assert_near, device, fixture};
 use crate::train::average;
 use crate::train::init::Fan;
 use crate::train::ops::testing::flat;
@@ -92,7 +92,7 @@ impl Ground<'_> {
     fn tensor(&self, name: &str, range: std::ops::Range<usize>, parameter: &Parameter) -> Tensor {
         let numbers = &self.fixture.get("problem", name).values[range];
         let numbers: Vec<f32> = numbers.iter().map(|&number| number as f32).collect();
-        Tensor::from_vec(numbers, parameter.values().shape(), &Device::Cpu).expect("the shape fits")
+        Tensor::from_vec(numbers, parameter.values().shape(), device()).expect("the shape fits")
     }
 
     fn loss(&self, parameter: &Parameter, name: &str, step: usize) -> Tensor {
@@ -112,7 +112,7 @@ fn fifty_steps_are_pytorchs() {
     let ground = Ground { fixture: &fixture };
     for (row, settings) in TABLE {
         let group = group(&[(settings, Seeds::from_one(1))]);
-        let mut builder = Builder::new(&group.lanes, &Device::Cpu);
+        let mut builder = Builder::new(&group.lanes, device());
         let fan = Fan { inputs: 4, outputs: 3 };
         builder.weight("weight".to_owned(), &[3, 4], &[3, 4], Order::AsInPytorch, fan).expect("a weight");
         builder.constant("bias".to_owned(), &[3], Order::AsInPytorch, 0.0).expect("a bias");

@@ -1,5 +1,7 @@
 //! `y = activation(x · weightᵀ + bias)`: a fully connected layer.
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
@@ -67,7 +69,7 @@ impl Weighted for Linear {
         for lane in 0..self.lanes {
             let (y, dy) = (&saved.y[lane * size..][..size], &saved.dy[lane * size..][..size]);
             let (dz, bias) = before_activation(y, dy, self.outputs, self.activation);
-            dbias.extend(bias);
+            dbias.extend(narrowed::<T>(&bias));
             let dz = Matrix::new(&dz, self.batch, self.outputs);
             let dweight = &mut dweight[lane * self.outputs * self.inputs..][..self.outputs * self.inputs];
             multiply(dweight, Write::Replace, dz.transposed(), self.input_of(saved.x, lane));
@@ -109,23 +111,32 @@ pub(super) fn add_bias<T: Element>(y: &mut [T], bias: &[T], activation: Activati
 }
 
 /// The gradient before the activation, and its sum over the rows, which is the bias's.
-pub(super) fn before_activation<T: Element>(
+pub(super) fn before_activation<'a, T: Element>(
     y: &[T],
-    dy: &[T],
+    dy: &'a [T],
     outputs: usize,
     activation: Activation,
-) -> (Vec<T>, Vec<T>) {
-    let mut dz = vec![T::zero(); dy.len()];
+) -> (Cow<'a, [T]>, Vec<f64>) {
+    let dz = match activation {
+        Activation::Identity => Cow::Borrowed(dy),
+        Activation::Relu => {
+            let mut dz = vec![T::zero(); dy.len()];
+            simd::dispatch(
+                #[inline(always)]
+                || {
+                    for ((dz, y), dy) in dz.iter_mut().zip(y).zip(dy) {
+                        *dz = activation.backward(*y, *dy);
+                    }
+                },
+            );
+            Cow::Owned(dz)
+        }
+    };
     let [dbias] = simd::dispatch(
         #[inline(always)]
-        || {
-            for ((dz, y), dy) in dz.iter_mut().zip(y).zip(dy) {
-                *dz = activation.backward(*y, *dy);
-            }
-            column_sums(dy.len() / outputs, outputs, |row| [&dz[row * outputs..]], |[dz]| [dz])
-        },
+        || column_sums(dz.len() / outputs, outputs, |row| [&dz[row * outputs..]], |[dz]| [dz]),
     );
-    (dz, narrowed(&dbias))
+    (dz, dbias)
 }
 
 #[cfg(test)]

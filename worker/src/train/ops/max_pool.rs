@@ -46,31 +46,41 @@ impl Unary for MaxPool {
     }
 
     fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
-        let count = self.lanes * self.batch * self.windows.count() * self.windows.channels;
-        let mut y = vec![T::zero(); count];
-        let mut winners = vec![0; count];
-        simd::dispatch(
-            #[inline(always)]
-            || {
-                self.each_window(
+        let Windows { rows, columns, channels, .. } = self.windows;
+        let count = self.lanes * self.batch * rows * columns * channels;
+        let (mut y, mut winners) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        // A row of results stays in the cache while all places of its windows are looked at.
+        let mut best = vec![T::zero(); columns * channels];
+        let mut from = vec![0; columns * channels];
+        for x in x.chunks_exact(self.windows.image()) {
+            for row in 0..rows {
+                best.fill(T::from_f64(f64::NEG_INFINITY));
+                from.fill(0);
+                simd::dispatch(
                     #[inline(always)]
-                    |result, places| {
-                        let y = &mut y[result..][..self.windows.channels];
-                        let winners = &mut winners[result..][..self.windows.channels];
-                        let (blocks, rest) = y.as_chunks_mut::<BLOCK>();
-                        let (winner_blocks, winner_rest) = winners.as_chunks_mut::<BLOCK>();
-                        for (number, (y, winner)) in blocks.iter_mut().zip(winner_blocks).enumerate() {
-                            largest(x, places, number * BLOCK, y, winner);
-                        }
-                        let first = self.windows.channels - rest.len();
-                        for (number, (y, winner)) in rest.iter_mut().zip(winner_rest).enumerate() {
-                            let (y, winner) = (std::array::from_mut(y), std::array::from_mut(winner));
-                            largest(x, places, first + number, y, winner);
-                        }
+                    || {
+                        self.each_run(
+                            row,
+                            #[inline(always)]
+                            |run| {
+                                let best = &mut best[run.result..][..channels];
+                                let from = &mut from[run.result..][..channels];
+                                let x = &x[run.image..][..channels];
+                                for ((best, from), x) in best.iter_mut().zip(from).zip(x) {
+                                    // The second half is true for NaN alone.
+                                    #[allow(clippy::eq_op)]
+                                    let wins = *x > *best || *x != *x;
+                                    *best = if wins { *x } else { *best };
+                                    *from = if wins { run.place } else { *from };
+                                }
+                            },
+                        );
                     },
                 );
-            },
-        );
+                y.extend_from_slice(&best);
+                winners.extend_from_slice(&from);
+            }
+        }
         // A second forward pass of the same op would find the same winners.
         let _ = self.winners.set(winners);
         y
@@ -81,101 +91,65 @@ impl Unary for MaxPool {
         let Some(winners) = self.winners.get() else {
             return dx;
         };
-        let channels = self.windows.channels;
-        simd::dispatch(
-            #[inline(always)]
-            || {
-                self.each_window(
+        let Windows { rows, columns, channels, .. } = self.windows;
+        let size = columns * channels;
+        let mut results = dy.chunks_exact(size).zip(winners.chunks_exact(size));
+        for dx in dx.chunks_exact_mut(self.windows.image()) {
+            for (row, (dy, winners)) in (0..rows).zip(&mut results) {
+                simd::dispatch(
                     #[inline(always)]
-                    |result, places| {
-                        let (dy, dy_rest) = dy[result..][..channels].as_chunks::<BLOCK>();
-                        let (winners, winner_rest) = winners[result..][..channels].as_chunks::<BLOCK>();
-                        for place in places {
-                            let (dx, dx_rest) = dx[place.image..][..channels].as_chunks_mut::<BLOCK>();
-                            for ((dx, dy), winner) in dx.iter_mut().zip(dy).zip(winners) {
-                                for channel in 0..BLOCK {
-                                    let won = winner[channel] == place.number;
-                                    dx[channel] += if won { dy[channel] } else { T::zero() };
+                    || {
+                        self.each_run(
+                            row,
+                            #[inline(always)]
+                            |run| {
+                                let dx = &mut dx[run.image..][..channels];
+                                let dy = &dy[run.result..][..channels];
+                                let winners = &winners[run.result..][..channels];
+                                for ((dx, dy), winner) in dx.iter_mut().zip(dy).zip(winners) {
+                                    *dx += if *winner == run.place { *dy } else { T::zero() };
                                 }
-                            }
-                            for ((dx, dy), winner) in dx_rest.iter_mut().zip(dy_rest).zip(winner_rest) {
-                                *dx += if *winner == place.number { *dy } else { T::zero() };
-                            }
-                        }
+                            },
+                        );
                     },
                 );
-            },
-        );
+            }
+        }
         dx
     }
 }
 
-/// Channels that are looked at together: as many as fill a vector.
-const BLOCK: usize = 16;
-
-/// The largest numbers of a window and the places that they came from, for some of the channels.
-#[inline(always)]
-fn largest<T: Element, const N: usize>(
-    x: &[T],
-    places: &[Place],
-    first_channel: usize,
-    y: &mut [T; N],
-    winner: &mut [u32; N],
-) {
-    let mut best = [T::from_f64(f64::NEG_INFINITY); N];
-    let mut from = [0; N];
-    for place in places {
-        let x = &x[place.image + first_channel..][..N];
-        for channel in 0..N {
-            let number = x[channel];
-            // The second half is true for NaN alone.
-            #[allow(clippy::eq_op)]
-            let wins = number > best[channel] || number != number;
-            best[channel] = if wins { number } else { best[channel] };
-            from[channel] = if wins { place.number } else { from[channel] };
-        }
-    }
-    *y = best;
-    *winner = from;
-}
-
-/// One place of one window, for all channels.
+/// The channels of one pixel, as one place of one window.
 #[derive(Clone, Copy)]
-struct Place {
-    /// Where the pixel starts.
+struct Run {
+    /// Where the window's result starts in the row of results.
+    result: usize,
+    /// Where the pixel starts in the image.
     image: usize,
     /// The place's number within its window.
-    number: u32,
+    place: u32,
 }
 
 impl MaxPool {
-    /// Visits every window in order, with where its result starts and with those of its places
-    /// that lie inside of the image.
+    /// Visits the places of a row of windows that lie inside of the image, for each window in order.
     #[inline(always)]
-    fn each_window(&self, mut act: impl FnMut(usize, &[Place])) {
+    fn each_run(&self, row: usize, mut act: impl FnMut(Run)) {
         let windows = &self.windows;
         let size = windows.window.size;
-        let mut result = 0;
-        let mut places = Vec::with_capacity(size * size);
-        for image in 0..self.lanes * self.batch {
-            for row in 0..windows.rows {
+        for inner_row in 0..size {
+            let Some(image_row) = windows.image_row(row, inner_row) else {
+                continue;
+            };
+            for inner_column in 0..size {
                 for column in 0..windows.columns {
-                    places.clear();
-                    for inner_row in 0..size {
-                        let Some(image_row) = windows.image_row(row, inner_row) else {
-                            continue;
-                        };
-                        for inner_column in 0..size {
-                            let Some(image_column) = windows.image_column(column, inner_column) else {
-                                continue;
-                            };
-                            let pixel = (image * windows.height + image_row) * windows.width + image_column;
-                            let number = (inner_row * size + inner_column) as u32;
-                            places.push(Place { image: pixel * windows.channels, number });
-                        }
-                    }
-                    act(result, &places);
-                    result += windows.channels;
+                    let Some(image_column) = windows.image_column(column, inner_column) else {
+                        continue;
+                    };
+                    act(Run {
+                        result: column * windows.channels,
+                        image: (image_row * windows.width + image_column) * windows.channels,
+                        place: (inner_row * size + inner_column) as u32,
+                    });
                 }
             }
         }

@@ -10,7 +10,7 @@
 
 pub(crate) mod average_pool;
 pub(crate) mod batch_norm;
-pub(crate) mod convolution;
+pub mod convolution;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod group_norm;

@@ -1,0 +1,240 @@
+"""Times training with Fitting Room against PyTorch: the same models, weights, batches and arithmetic.
+
+    python3 -m venv venv && venv/bin/pip install torch numpy safetensors
+    cargo build --release
+    venv/bin/python worker/benches/versus_pytorch.py \
+        --program target/release/fittingroom-worker --data /usr/share/datasets/fashion-mnist \
+        --peak "$(cargo bench -q -p fittingroom-worker --bench ops -- peak)"
+
+Both sides run on one thread of the same core, in alternation, a few seconds each: whatever else the
+machine does hits both, and only the ratio means something on a busy one. A round is two epochs over the
+first training images of the dataset, of which the second is timed: without the start of a process,
+without evaluation. PyTorch has its data in memory as tensors, no DataLoader, and its fused Adam.
+
+Before any timing counts, both must have come to the same training losses in both epochs; the exit code
+is 1 where they have not.
+
+The table has images per second (medians of the rounds), Fitting Room's over PyTorch's (median, lowest and
+highest of the rounds), multiplications and additions of the layers per second, their share of the fastest
+matrix product on the same core (--peak), and the largest resident memory of each process. Operations are
+counted as a direct convolution needs them, so that a method which needs fewer can come to more than 100 %.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import typing
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.nn import functional
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"))
+from compare_training import LeNet, printed_split, subset
+
+EPOCHS = 2
+LOSS_TOLERANCE = 5e-3
+# Far from its usual 1e-8: that lets gradients that are nothing but rounding make full steps, and the two
+# sides part (see compare_training.py). It costs no time and saves none.
+EPSILON = 1e-3
+
+
+class Fcn(nn.Module):
+    """Linear layers, with or without batch normalisation before each ReLU."""
+
+    def __init__(self, hidden, norm):
+        super().__init__()
+        sizes = [784, *hidden]
+        self.hidden = range(1, len(sizes))
+        for index in self.hidden:
+            setattr(self, f"fc{index}", nn.Linear(sizes[index - 1], sizes[index]))
+            setattr(self, f"norm{index}", nn.BatchNorm1d(sizes[index]) if norm else nn.Identity())
+        self.last = f"fc{len(sizes)}"
+        setattr(self, self.last, nn.Linear(sizes[-1], 10))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for index in self.hidden:
+            x = functional.relu(getattr(self, f"norm{index}")(getattr(self, f"fc{index}")(x)))
+        return getattr(self, self.last)(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model of both sides."""
+
+    module: typing.Callable[[], nn.Module]
+    settings: dict
+    batches: tuple
+    images: int
+    """How many images of the dataset to take; nine tenths of them are trained on."""
+
+
+MODELS = {
+    "fcn 256-128, batch norm": Model(
+        lambda: Fcn((256, 128), norm=True),
+        {"model": "fcn", "hidden_sizes": "256,128", "normalization": "batch"},
+        (64, 128, 512),
+        20_000,
+    ),
+    "fcn 300-200": Model(
+        lambda: Fcn((300, 200), norm=False),
+        {"model": "fcn", "hidden_sizes": "300,200", "normalization": "none"},
+        (64, 128, 512),
+        20_000,
+    ),
+    "lenet": Model(LeNet, {"model": "lenet", "normalization": "none"}, (64,), 2_400),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One side's timing."""
+
+    losses: list
+    images_per_second: float
+    peak_bytes: int
+
+
+def operations(module):
+    """Multiplications and additions of one image's training step, convolutions and linear layers only."""
+    counts = []
+
+    def count(layer, inputs, output):
+        counts.append(2 * layer.weight.numel() * (output[0, 0].numel() if output.dim() == 4 else 1))
+
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(count)
+    module.eval()(torch.zeros(1, 1, 28, 28))
+    # Forward, gradient of the weights, gradient of the input, which nobody needs for the images.
+    return 3 * sum(counts) - counts[0]
+
+
+def peak_bytes(process):
+    """The largest resident memory of a process so far; 0 if it has ended."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    return 1024 * max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), default=0)
+
+
+def pytorch(connection, name, initial, split, images, labels, batch_size):
+    """PyTorch's side, in a process of its own: a round for every message."""
+    torch.set_num_threads(1)
+    grey = torch.tensor(images, dtype=torch.float64) / 255
+    training = split["training"]
+    of_training = grey[training]
+    x = ((grey - of_training.mean()) / of_training.std(correction=0)).float().unsqueeze(1)
+    y = torch.tensor(labels, dtype=torch.int64)
+    del grey, of_training
+    while connection.recv():
+        model = MODELS[name].module()
+        model.load_state_dict(safetensors.torch.load_file(initial))
+        model.train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.001, eps=EPSILON, fused=True)
+        losses = []
+        for _ in range(EPOCHS):
+            started = time.perf_counter()
+            loss_sum = 0.0
+            for batch in training.split(batch_size):
+                loss = functional.cross_entropy(model(x[batch]), y[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                loss_sum += loss.item() * len(batch)
+            seconds = time.perf_counter() - started
+            losses.append(loss_sum / len(training))
+        connection.send(Round(losses, len(training) / seconds, peak_bytes("self")))
+
+
+def fitting_room(program, data, settings, initial):
+    """Fitting Room's side."""
+    command = [program, "train", "--data", data, "--device", "cpu", "--json", "--shuffle", "off"]
+    command += ["--epochs", str(EPOCHS), "--initial-weights", initial]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    environment = {**os.environ, "RAYON_NUM_THREADS": "1", "CANDLE_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        lines, peak = [], 0
+        for line in process.stdout:
+            lines.append(json.loads(line))
+            peak = max(peak, peak_bytes(process.pid))
+    if process.returncode != 0:
+        sys.exit(f"{program} ended with code {process.returncode}")
+    losses = [line["train_loss"] for line in lines]
+    return Round(losses, lines[-1]["images_per_second"], peak)
+
+
+def compare(name, model, batch_size, arguments):
+    """Prints a row; whether both sides came to the same losses."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        images, labels = subset(arguments.data, folder, model.images, 100)
+        split = printed_split(arguments.program, folder)
+        torch.manual_seed(1)
+        module, initial = model.module(), folder / "initial.safetensors"
+        safetensors.torch.save_file(module.state_dict(), initial)
+        settings = {"optimizer": "adam", "learning_rate": 0.001, "epsilon": EPSILON, "batch_size": batch_size}
+        ours, theirs = [], []
+        # Not forked: the memory of this process would count as its own.
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        side = (there, name, initial, split, images, labels, batch_size)
+        process = context.Process(target=pytorch, args=side, daemon=True)
+        process.start()
+        for _ in range(arguments.rounds):
+            ours.append(fitting_room(arguments.program, folder, {**settings, **model.settings}, initial))
+            here.send(True)
+            theirs.append(here.recv())
+        here.send(False)
+        process.join()
+
+    apart = max(abs(our / their - 1) for our, their in zip(ours[0].losses, theirs[0].losses))
+    speed = statistics.median(it.images_per_second for it in ours)
+    ratios = sorted(our.images_per_second / their.images_per_second for our, their in zip(ours, theirs))
+    rate = operations(module) * speed / 1e9
+    share = f"{100 * rate / arguments.peak:6.0f} %" if arguments.peak else f"{'–':>8}"
+    print(
+        f"{name:26}{batch_size:6}{speed:12,.0f}{statistics.median(it.images_per_second for it in theirs):12,.0f}"
+        f"{statistics.median(ratios):8.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}){rate:9.0f}{share}"
+        f"{max(it.peak_bytes for it in ours) / 1e6:8.0f} MB{max(it.peak_bytes for it in theirs) / 1e6:6.0f} MB"
+        f"{apart:10.1e}{'' if apart <= LOSS_TOLERANCE else '  LOSSES DIFFER'}",
+        flush=True,
+    )
+    return apart <= LOSS_TOLERANCE
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--program", required=True, type=pathlib.Path, help="fittingroom-worker")
+    arguments.add_argument("--data", required=True, type=pathlib.Path, help="folder with Fashion-MNIST's four files")
+    arguments.add_argument("--rounds", type=int, default=7, help="timings of each side (default: 7)")
+    arguments.add_argument("--peak", type=float, help="GFLOP/s of the fastest matrix product on this core")
+    arguments.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
+    arguments.add_argument("--only", default="", help="models whose name contains this")
+    arguments = arguments.parse_args()
+    arguments.program = arguments.program.resolve()
+    core = max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+
+    print(f"PyTorch {torch.__version__}, one thread each on core {core}, {arguments.rounds} rounds")
+    print(
+        f"{'model':26}{'batch':>6}{'ours, 1/s':>12}{'PyTorch':>12}{'ratio':>8}{'':15}{'GFLOP/s':>9}{'of peak':>8}"
+        f"{'memory':>11}{'PyTorch':>9}{'apart':>10}"
+    )
+    models = {name: model for name, model in MODELS.items() if arguments.only in name}
+    good = [compare(name, model, batch, arguments) for name, model in models.items() for batch in model.batches]
+    sys.exit(0 if all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+//! Convolution as matrix products, in the way that takes the least time for its shape.
+//!
+//! - [`unrolled`]: every window becomes a row of a matrix (im2col). For all shapes.
+//! - [`winograd`]: 3x3 windows, four results at once with 16 multiplications instead of 36.
+
+mod unroll;
+mod unrolled;
+mod winograd;
+
+use candle_core::{Device, Result, Shape, Tensor};
+
+use super::sums::narrowed;
+use super::window::{Window, Windows};
+use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use crate::train::element::Element;
+
+/// A convolution layer.
+///
+/// `x`: `[lanes, batch, height, width, channels]`, or one lane that all share; `weight`:
+/// `[lanes, outputs, size * size * channels]`, rows of the window outermost, channels innermost;
+/// `bias`: `[lanes, outputs]`. Gives `[lanes, batch, rows, columns, outputs]`.
+pub fn convolution(
+    x: &Tensor,
+    weight: Leaf<'_>,
+    bias: Leaf<'_>,
+    window: Window,
+    activation: Activation,
+) -> Result<Tensor> {
+    if !matches!(x.device(), Device::Cpu) {
+        return composed(x, weight.tensor, bias.tensor, window, activation);
+    }
+    let (x_lanes, batch, height, width, channels) = x.dims5()?;
+    let (lanes, outputs, _) = weight.tensor.dims3()?;
+    let windows = window.over(height, width, channels)?;
+    let geometry = Geometry { batch, outputs, windows, activation };
+    apply_weighted(Convolution { lanes, x_lanes, geometry }, x, weight, bias)
+}
+
+/// [`convolution`] in candle's ops.
+pub(crate) fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    window: Window,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (x_lanes, batch, height, width, channels) = x.dims5()?;
+    let (lanes, outputs, patch) = weight.dims3()?;
+    let windows = window.over(height, width, channels)?;
+    let patches = windows.gather(x, 0.0)?.reshape((x_lanes, batch * windows.count(), patch))?;
+    let y = patches.broadcast_matmul(&weight.transpose(1, 2)?)?.broadcast_add(&bias.unsqueeze(1)?)?;
+    activation.composed(y.reshape((lanes, batch, windows.rows, windows.columns, outputs))?)
+}
+
+struct Convolution {
+    lanes: usize,
+    x_lanes: usize,
+    geometry: Geometry,
+}
+
+/// The sizes of one lane.
+#[derive(Clone, Copy, Debug)]
+struct Geometry {
+    batch: usize,
+    outputs: usize,
+    windows: Windows,
+    activation: Activation,
+}
+
+/// The slices of one lane that a backward pass reads.
+struct LaneSaved<'a, T> {
+    x: &'a [T],
+    weight: &'a [T],
+    y: &'a [T],
+    dy: &'a [T],
+}
+
+/// The gradients of one lane.
+struct LaneGradients<T> {
+    x: Vec<T>,
+    weight: Vec<T>,
+    bias: Vec<f64>,
+}
+
+/// The ways to compute a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Unrolled,
+    Winograd,
+}
+
+impl Geometry {
+    /// Depends on the layer alone, so that a model is computed in one way whatever its batches.
+    fn method(&self) -> Method {
+        match self.windows.window {
+            Window { size: 3, stride: 1, padding: 0..=2 }
+                if self.windows.channels >= winograd::LEAST_CHANNELS
+                    && self.outputs >= winograd::LEAST_CHANNELS =>
+            {
+                Method::Winograd
+            }
+            _ => Method::Unrolled,
+        }
+    }
+
+    /// Numbers of one image's result.
+    fn result(&self) -> usize {
+        self.windows.count() * self.outputs
+    }
+}
+
+impl Convolution {
+    fn x_of<'a, T>(&self, x: &'a [T], lane: usize) -> &'a [T] {
+        let size = self.geometry.batch * self.geometry.windows.image();
+        &x[lane % self.x_lanes * size..][..size]
+    }
+
+    fn weight_of<'a, T>(&self, weight: &'a [T], lane: usize) -> &'a [T] {
+        let size = self.geometry.outputs * self.geometry.windows.patch();
+        &weight[lane * size..][..size]
+    }
+}
+
+impl Weighted for Convolution {
+    const NAME: &'static str = "convolution";
+
+    fn output_shape(&self) -> Shape {
+        let Geometry { batch, outputs, windows, .. } = self.geometry;
+        (self.lanes, batch, windows.rows, windows.columns, outputs).into()
+    }
+
+    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let geometry = &self.geometry;
+        let mut y = Vec::with_capacity(self.lanes * geometry.batch * geometry.result());
+        for (lane, bias) in bias.chunks_exact(geometry.outputs).enumerate() {
+            let (x, weight) = (self.x_of(x, lane), self.weight_of(weight, lane));
+            match geometry.method() {
+                Method::Unrolled => unrolled::forward(geometry, x, weight, bias, &mut y),
+                Method::Winograd => winograd::forward(geometry, x, weight, bias, &mut y),
+            }
+        }
+        y
+    }
+
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, input: InputGradient) -> Gradients<T> {
+        let geometry = &self.geometry;
+        let size = geometry.batch * geometry.result();
+        let mut gradients = Gradients {
+            x: (input == InputGradient::Wanted).then(Vec::new),
+            weight: Vec::with_capacity(saved.weight.len()),
+            bias: Vec::with_capacity(self.lanes * geometry.outputs),
+        };
+        for lane in 0..self.lanes {
+            let saved = LaneSaved {
+                x: self.x_of(saved.x, lane),
+                weight: self.weight_of(saved.weight, lane),
+                y: &saved.y[lane * size..][..size],
+                dy: &saved.dy[lane * size..][..size],
+            };
+            let of_lane = match geometry.method() {
+                Method::Unrolled => unrolled::backward(geometry, &saved, input),
+                Method::Winograd => winograd::backward(geometry, &saved, input),
+            };
+            if let Some(dx) = &mut gradients.x {
+                if lane == 0 {
+                    *dx = of_lane.x;
+                } else if lane < self.x_lanes {
+                    dx.extend_from_slice(&of_lane.x);
+                } else {
+                    dx.iter_mut().zip(&of_lane.x).for_each(|(dx, of_lane)| *dx += *of_lane);
+                }
+            }
+            gradients.weight.extend_from_slice(&of_lane.weight);
+            gradients.bias.extend(narrowed::<T>(&of_lane.bias));
+        }
+        gradients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::GradientSlot;
+    use crate::train::ops::testing::{Case, assert_close, check_weighted, flat, numbers};
+    use candle_core::{DType, Var};
+
+    #[test]
+    fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
+        for (name, x, weight, window) in [
+            ("plain", [1, 2, 4, 3, 2], [1, 3, 8], Window { size: 2, stride: 1, padding: 0 }),
+            ("padded", [1, 2, 4, 4, 1], [1, 3, 9], Window { size: 3, stride: 1, padding: 1 }),
+            ("strided", [1, 2, 5, 5, 2], [1, 2, 18], Window { size: 3, stride: 2, padding: 1 }),
+            (
+                "padding beyond the window's middle",
+                [1, 1, 2, 2, 1],
+                [1, 2, 9],
+                Window { size: 3, stride: 1, padding: 2 },
+            ),
+            ("lanes", [2, 2, 3, 3, 2], [2, 2, 8], Window { size: 2, stride: 1, padding: 1 }),
+            ("one place", [1, 2, 3, 4, 3], [1, 2, 3], Window { size: 1, stride: 2, padding: 0 }),
+            (
+                "wide windows of one channel",
+                [1, 1, 9, 8, 1],
+                [1, 2, 49],
+                Window { size: 7, stride: 3, padding: 2 },
+            ),
+            (
+                "lanes that share their images",
+                [1, 2, 3, 3, 1],
+                [2, 2, 4],
+                Window { size: 2, stride: 1, padding: 0 },
+            ),
+        ] {
+            for activation in [Activation::Identity, Activation::Relu] {
+                check_weighted(Case {
+                    name,
+                    x: &x,
+                    weight: &weight,
+                    bias: &[weight[0], weight[1]],
+                    fused: &|x, weight, bias| convolution(x, weight, bias, window, activation),
+                    composed: &|x, weight, bias| composed(x, weight, bias, window, activation),
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn windows_after_winograd_are_those_of_finite_differences_and_of_the_composed_form() {
+        for (name, x, weight, padding) in [
+            ("padded, an odd row and column left over", [1, 2, 5, 3, 16], [1, 16, 144], 1),
+            ("unpadded", [1, 1, 4, 5, 16], [1, 17, 144], 0),
+            ("padded by two", [1, 1, 2, 3, 17], [1, 16, 153], 2),
+            ("lanes", [2, 1, 4, 3, 16], [2, 16, 144], 1),
+            ("lanes that share their images", [1, 1, 3, 4, 16], [2, 16, 144], 1),
+        ] {
+            let window = Window { size: 3, stride: 1, padding };
+            let windows = window.over(x[2], x[3], x[4]).expect("fits");
+            let geometry =
+                Geometry { batch: x[1], outputs: weight[1], windows, activation: Activation::Identity };
+            assert_eq!(geometry.method(), Method::Winograd, "{name}");
+            check_weighted(Case {
+                name,
+                x: &x,
+                weight: &weight,
+                bias: &[weight[0], weight[1]],
+                fused: &|x, weight, bias| convolution(x, weight, bias, window, Activation::Relu),
+                composed: &|x, weight, bias| composed(x, weight, bias, window, Activation::Relu),
+            });
+        }
+    }
+
+    #[test]
+    fn winograd_rounds_no_worse_than_is_allowed_to_any_op() {
+        // Many channels and blocks. ReLU is left out: a rounding may send it the other way.
+        let (x, weight) = (numbers("x", &[1, 24, 13, 13, 64]), numbers("weight", &[1, 96, 576]));
+        let bias = numbers("bias", &[1, 96]);
+        let window = Window { size: 3, stride: 1, padding: 1 };
+        let run = |dtype| {
+            let var = |tensor: &Tensor| Var::from_tensor(&tensor.to_dtype(dtype)?);
+            let slots = [GradientSlot::default(), GradientSlot::default()];
+            let (x, weight, bias) = (var(&x)?, var(&weight)?, var(&bias)?);
+            let (weight, bias) =
+                (Leaf { tensor: &weight, gradient: &slots[0] }, Leaf { tensor: &bias, gradient: &slots[1] });
+            let y = convolution(&x, weight, bias, window, Activation::Identity)?;
+            let store = (&y * numbers("objective", y.dims()).to_dtype(dtype)?)?.sum_all()?.backward()?;
+            let gradients = [slots[0].take(), slots[1].take(), store.get(&x).cloned()];
+            let gradients = gradients.map(|gradient| flat(&gradient.expect("a gradient")));
+            Ok::<_, candle_core::Error>((flat(&y), gradients))
+        };
+        let (y, gradients) = run(DType::F32).expect("f32");
+        let (exact_y, exact) = run(DType::F64).expect("f64");
+        assert_close("result", &y, &exact_y, 5e-6);
+        for (name, (gradient, exact)) in ["weight", "bias", "x"].iter().zip(gradients.iter().zip(&exact)) {
+            assert_close(name, gradient, exact, 5e-6);
+        }
+    }
+
+    #[test]
+    fn the_definition_of_a_convolution_is_met() {
+        // One channel, a window of 2: y = a*1 + b*10 + c*100 + d*1000 over [[a, b], [c, d]].
+        let x = Tensor::new(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &Device::Cpu)
+            .and_then(|x| x.reshape((1, 1, 2, 3, 1)));
+        let weight = Tensor::new(&[[[1.0f32, 10.0, 100.0, 1000.0]]], &Device::Cpu).expect("good");
+        let bias = Tensor::new(&[[0.5f32]], &Device::Cpu).expect("good");
+        let gradient = Default::default();
+        let leaf = |tensor| Leaf { tensor, gradient: &gradient };
+        let window = Window { size: 2, stride: 1, padding: 0 };
+        let y = convolution(&x.expect("good"), leaf(&weight), leaf(&bias), window, Activation::Identity);
+        let y = y.and_then(|y| y.flatten_all()).and_then(|y| y.to_vec1::<f32>()).expect("good");
+        assert_eq!(y, [5421.5, 6532.5]);
+    }
+}
