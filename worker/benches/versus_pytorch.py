@@ -40,6 +40,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"))
 from compare_training import LeNet, printed_split, subset
+from models import AlexNet, ResNet
 
 EPOCHS = 2
 LOSS_TOLERANCE = 5e-3
@@ -93,6 +94,13 @@ MODELS = {
         20_000,
     ),
     "lenet": Model(LeNet, {"model": "lenet", "normalization": "none"}, (64,), 2_400),
+    "resnet 32-64-128, batch norm": Model(
+        lambda: ResNet(32, [32, 64, 128], 2, nn.BatchNorm2d),
+        {"model": "resnet", "channels": "32,64,128", "blocks": 2, "normalization": "batch"},
+        (128,),
+        1_600,
+    ),
+    "alexnet at 28x28": Model(lambda: AlexNet(4096), {"model": "alexnet", "normalization": "none"}, (128,), 1_000),
 }
 
 

@@ -45,6 +45,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models import AlexNet
+
 BATCH = 64
 EPOCHS = 2
 
@@ -112,6 +114,23 @@ CASES = {
         "without_effect": (),
         "loss_tolerance": 1e-6,
         "accuracy_tolerance": 1e-2,
+        "weight_tolerance": 2e-5,
+    },
+    "alexnet at 28x28, Adam": {
+        "model": lambda: AlexNet(256),
+        "settings": {
+            "model": "alexnet",
+            "classifier_units": "256",
+            "normalization": "none",
+            "optimizer": "adam",
+            "learning_rate": "0.0003",
+            "epsilon": "0.001",
+        },
+        "train_images": 500,
+        "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.0003, eps=1e-3),
+        "without_effect": (),
+        "loss_tolerance": 1e-6,
+        "accuracy_tolerance": 2e-2,
         "weight_tolerance": 2e-5,
     },
 }
