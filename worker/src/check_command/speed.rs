@@ -13,8 +13,10 @@ use crate::train::device::{DeviceChoice, Opened};
 use crate::train::hyper::{Group, SettingsError};
 use crate::train::{Progress, Testing, TrainError, train};
 
-/// Steps of the epoch that is measured; the one before it warms the device up.
-const STEPS: usize = 60;
+/// Steps of the epoch that is measured, of one lane; the epoch before it warms the device up.
+const STEPS: usize = 64;
+/// Fewest steps of several lanes.
+const FEWEST_STEPS: usize = 4;
 
 /// The heading of the table.
 pub(super) const HEADING: &str = "model        batch  lanes   images/s   utilization";
@@ -33,8 +35,8 @@ pub(super) struct Speed {
     model: &'static str,
     batch: usize,
     lanes: u64,
-    /// Images a second, those of all lanes together.
-    images_per_second: f64,
+    /// Images a second, those of all lanes together; `None` where the memory does not suffice.
+    images_per_second: Option<f64>,
     /// Mean share of the time in which the GPU was busy, from 0 to 1; `None` where nobody can tell.
     utilization: Option<f64>,
 }
@@ -48,15 +50,20 @@ pub(super) fn loads() -> impl Iterator<Item = Load> {
 impl Load {
     /// Trains for two epochs and measures the second.
     pub(super) fn measure(self, opened: &Opened) -> Result<Speed, TrainError> {
-        let dataset = drawn(self.batch * STEPS);
+        let dataset = drawn(self.batch * (STEPS / self.lanes as usize).max(FEWEST_STEPS));
         let monitor = Monitor::start(opened.choice);
-        let mut images_per_second = 0.0;
-        train(&self.group()?, &dataset, &opened.device, Testing::Never, &mut |progress| {
+        let mut images_per_second = None;
+        let trained = train(&self.group()?, &dataset, &opened.device, Testing::Never, &mut |progress| {
             if let Progress::Epoch([Ok(report), ..]) = progress {
-                images_per_second = report.images_per_second * self.lanes as f64;
+                images_per_second = Some(report.images_per_second * self.lanes as f64);
             }
             ControlFlow::Continue(())
-        })?;
+        });
+        match trained {
+            Ok(_) => {}
+            Err(TrainError::OutOfMemory(_)) => images_per_second = None,
+            Err(error) => return Err(error),
+        }
         let utilization = monitor.and_then(Monitor::mean);
         Ok(Speed { model: self.model, batch: self.batch, lanes: self.lanes, images_per_second, utilization })
     }
@@ -121,10 +128,30 @@ impl Monitor {
 
 impl fmt::Display for Speed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<12} {:>5} {:>6} {:>10.0}", self.model, self.batch, self.lanes, self.images_per_second)?;
+        write!(f, "{:<12} {:>5} {:>6} ", self.model, self.batch, self.lanes)?;
+        match self.images_per_second {
+            Some(images_per_second) => write!(f, "{images_per_second:>10.0}")?,
+            None => return write!(f, "out of memory"),
+        }
         match self.utilization {
             Some(share) => write!(f, "   {:>5.0} %", share * 100.0),
             None => write!(f, "   {:>5}", "–"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_trained_and_measured() {
+        let load = Load { model: "fcn", batch: 16, lanes: 2 };
+        let opened = DeviceChoice::Cpu.open().expect("the CPU");
+        let speed = load.measure(&opened).expect("it trains");
+        assert!(speed.images_per_second.is_some_and(|speed| speed > 0.0), "{speed:?}");
+        assert_eq!(speed.utilization, None);
+        let line = speed.to_string();
+        assert_eq!(line.chars().count(), HEADING.chars().count(), "{line:?} under {HEADING:?}");
     }
 }

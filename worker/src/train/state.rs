@@ -4,7 +4,7 @@
 //! so that the place in training is the place in every stream.
 //!
 //! Further state that training comes to keep goes into [`State`], its tensors into
-//! [`State::tensors`], its numbers into [`Numbers`]: the compiler then asks for them where they are
+//! `State::tensors`, its numbers into `Numbers`: the compiler then asks for them where they are
 //! saved and restored.
 
 use std::time::Instant;

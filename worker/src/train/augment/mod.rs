@@ -2,8 +2,8 @@
 //!
 //! What is drawn depends on the seed of the order, the epoch, the step and the kind of change
 //! alone: it is the same for all lanes, the same where training is taken up in the middle, and the
-//! shifts, say, are the same whether or not there is erasing too. The draws are made here; [`host`]
-//! carries them out on bytes in the CPU's memory, [`device`] in candle's ops, where a GPU holds the
+//! shifts, say, are the same whether or not there is erasing too. The draws are made here; `host`
+//! carries them out on bytes in the CPU's memory, `device` in candle's ops, where a GPU holds the
 //! dataset.
 //!
 //! Images are mirrored, then moved, then erased, as grey values; standardised; then mixed.

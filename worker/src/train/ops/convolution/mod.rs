@@ -1,7 +1,7 @@
 //! Convolution as matrix products, in the way that takes the least time for its shape.
 //!
-//! - [`unrolled`]: every window becomes a row of a matrix (im2col). For all shapes.
-//! - [`winograd`]: 3x3 windows, four results at once with 16 multiplications instead of 36.
+//! - `unrolled`: every window becomes a row of a matrix (im2col). For all shapes.
+//! - `winograd`: 3x3 windows, four results at once with 16 multiplications instead of 36.
 
 mod unroll;
 mod unrolled;
