@@ -17,9 +17,10 @@ use crate::train::ops::cross_entropy::cross_entropy;
 use crate::train::optim::Optimizer;
 use crate::train::rng::Moment;
 
-/// Rounding differs with the order of additions. A tensor that is further than this from the CPU's,
-/// relative to its norm, is not explained by rounding.
-const TOLERANCE: f64 = 1e-2;
+/// How far from the CPU's a tensor may be, relative to its norm. Rounding alone leaves about 1e-6; but it
+/// can also send a ReLU or a pooling another way, which changes a gradient by up to 0.013 here (seen on
+/// an H100). A mistake in an operation is far beyond: a halved gradient is at 0.5.
+const TOLERANCE: f64 = 0.05;
 /// A tensor this small beside the largest is 0 but for rounding, as the gradient of a bias is that a
 /// normalisation takes away again: distances are relative to this then.
 const NOTHING: f64 = 1e-2;
