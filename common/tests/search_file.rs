@@ -517,6 +517,18 @@ fn a_wrong_file_is_told_where_and_why() {
             &["depends on itself"],
         ),
         (
+            "an optimizer named for the momentum that it lacks",
+            "method: grid\nparameters:\n  optimizer: {values: [sgd, nesterov]}\n  learning_rate: {values: [0.1, 0.2]}\n",
+            "3:3",
+            &["nesterov needs a momentum above 0", "momentum: {value: 0.9}"],
+        ),
+        (
+            "a point that lacks momentum",
+            "points:\n  - {optimizer: momentum, momentum: 0.9}\n  - {optimizer: momentum}\n",
+            "3:17",
+            &["momentum needs a momentum above 0"],
+        ),
+        (
             "unknown value of a controller",
             "method: grid\nparameters:\n  optimizer: {values: [sgd, adam]}\n  momentum: {values: [0, 0.9], when: {optimizer: sdgd}}\n",
             "4:50",

@@ -180,6 +180,12 @@ pub enum Problem {
         /// One of them.
         parameter: &'static str,
     },
+    /// An optimizer named for its momentum, which is 0 by default.
+    #[error("optimizer {optimizer} needs a momentum above 0")]
+    NoMomentum {
+        /// The optimizer.
+        optimizer: &'static str,
+    },
     /// A grid has an end only if every hyperparameter has a finite number of values.
     #[error("a grid needs a finite number of values, but {distribution} has no end of them")]
     EndlessGrid {
@@ -263,6 +269,7 @@ impl Problem {
             Self::UnknownController { .. } => "add it to `parameters`, with a `value` or with `values`",
             Self::DrawnController { .. } => "give it a `value` or list its `values`",
             Self::Circle { .. } => "take one of the `when` away",
+            Self::NoMomentum { .. } => "add `momentum: {value: 0.9}`, or take optimizer sgd",
             Self::EndlessGrid { .. } => {
                 "list `values`, use a q_ distribution that draws multiples of `q`, or use `method: random`"
             }

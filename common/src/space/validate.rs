@@ -33,6 +33,7 @@ pub(super) fn trial_count(fields: &SearchFields) -> Result<u64, SpecError> {
         check_dimension(&fields.space, position, dimension)?;
     }
     check_circles(&fields.space)?;
+    check_momentum(fields)?;
     let points = match fields.method {
         Method::Points => {
             check_points(fields)?;
@@ -98,6 +99,40 @@ fn check_points(fields: &SearchFields) -> Result<(), SpecError> {
         return Err(wrong(["points".into(), second.into()], Problem::DuplicatePoint { first: first + 1 }));
     }
     Ok(())
+}
+
+/// Optimizers that are named for their momentum are refused by every worker where it is 0, as it is by
+/// default: better said once than by every trial.
+fn check_momentum(fields: &SearchFields) -> Result<(), SpecError> {
+    let (Ok(optimizer), Ok(momentum)) = (Parameter::find("optimizer"), Parameter::find("momentum")) else {
+        return Ok(());
+    };
+    let named = |value: &Value| match value {
+        Value::Choice(word @ ("momentum" | "nesterov")) => Some(*word),
+        Value::Choice(_) | Value::Number(_) | Value::Integer(_) | Value::Flag(_) | Value::Sizes(_) => None,
+    };
+    if fields.space.find(momentum).is_some() {
+        return Ok(());
+    }
+    let shared = fields.space.find(optimizer).and_then(|dimension| match &dimension.distribution {
+        Distribution::Constant(value) => named(value),
+        Distribution::Categorical { values, .. } => values.iter().find_map(named),
+        Distribution::IntUniform { .. } | Distribution::Range { .. } | Distribution::Normal { .. } => None,
+    });
+    let Some(optimizer_of_all) = shared else {
+        let lacks = |point: &Hyperparameters| {
+            point.get(optimizer).and_then(named).filter(|_| point.get(momentum).is_none())
+        };
+        let point = fields.points.iter().enumerate().find_map(|(index, point)| Some((index, lacks(point)?)));
+        return point.map_or(Ok(()), |(index, optimizer)| {
+            Err(wrong(["points".into(), index.into(), "optimizer".into()], Problem::NoMomentum { optimizer }))
+        });
+    };
+    if !fields.points.is_empty() && fields.points.iter().all(|point| point.get(momentum).is_some()) {
+        return Ok(());
+    }
+    let path = ["parameters".into(), "optimizer".into()];
+    Err(wrong(path, Problem::NoMomentum { optimizer: optimizer_of_all }))
 }
 
 /// The first point that repeats an earlier one, and that one.

@@ -133,10 +133,9 @@ impl fmt::Display for Speed {
             Some(images_per_second) => write!(f, "{images_per_second:>10.0}")?,
             None => return write!(f, "out of memory"),
         }
-        match self.utilization {
-            Some(share) => write!(f, "   {:>5.0} %", share * 100.0),
-            None => write!(f, "   {:>5}", "–"),
-        }
+        let utilization =
+            self.utilization.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0));
+        write!(f, "   {utilization:>11}")
     }
 }
 
