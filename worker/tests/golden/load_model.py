@@ -54,8 +54,12 @@ if __name__ == "__main__":
     model, folder, *flags = sys.argv[1:]
     with safe_open(model, "pt") as file:
         record, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-    if (kind := json.loads(record["hyperparameters"])["model"]) not in ("fcn", "lenet"):
-        sys.exit(f"this script does not know the model {kind}")
+    settings = json.loads(record["hyperparameters"])
+    for name, known in [("model", ["fcn", "lenet"]), ("normalization", ["none", "batch", "layer"])]:
+        if settings[name] not in known:
+            sys.exit(f"this script does not know {name} = {settings[name]}")
+    if record["input"] != "fixed":
+        sys.exit("this script does not know inputs that are standardised by image")
     shape = json.loads(record["shape"])
     labels = idx(Path(folder), "t10k-labels-idx1-ubyte", 8)
     images = idx(Path(folder), "t10k-images-idx3-ubyte", 16).view(-1, 1, shape["height"], shape["width"])
