@@ -323,6 +323,8 @@ fn save_with_record(
     let mut bytes = serde_json::to_vec_pretty(&record).map_err(|error| unwritable(error.into()))?;
     bytes.push(b'\n');
     save::write_whole(&beside, &bytes).map_err(unwritable)?;
+    // What those left that were killed while they saved.
+    [path, &beside].into_iter().for_each(save::remove_parts);
     Ok(beside)
 }
 

@@ -66,6 +66,8 @@ fn a_training_killed_at_random_moments_and_started_again_ends_with_the_same_bits
     let mut moments = ChaCha8Rng::seed_from_u64(seed);
     let training = Training::new();
     let every = ["--checkpoint-every", "1"];
+    // What one leaves that is killed while it saves.
+    std::fs::write(training.file(".resumed.part-left"), "half a model").expect("written");
     let (mut kills, mut taken_up) = (0, 0);
     let end = loop {
         let mut child = training.start(&every);
