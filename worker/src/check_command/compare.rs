@@ -11,8 +11,8 @@ use rand::Rng;
 
 use crate::train::TrainError;
 use crate::train::hyper::{Group, SettingsError};
-use crate::train::layer::Mode;
 use crate::train::model::{ImageShape, Model};
+use crate::train::ops::Tape;
 use crate::train::ops::cross_entropy::cross_entropy;
 use crate::train::optim::Optimizer;
 use crate::train::rng::Moment;
@@ -112,19 +112,22 @@ impl Steps {
         let mut model = Model::new(&group.shape, &group.lanes, IMAGES, device)?;
         let mut optimizer = Optimizer::new(group.shape.optimizer, &group.lanes, &model.parameters)?;
         let mut steps = Self { logits: Vec::new(), gradients: Vec::new(), weights: Vec::new() };
-        for step in 0..STEPS {
-            let logits = model.forward(&images, Mode::Train(Moment { epoch: 1, step }))?;
-            let loss = cross_entropy(&logits, &labels, &smoothing)?.sum_all()?;
-            if step == 0 {
-                steps.logits.push(numbers(&logits)?);
-                let mut gradients = loss.backward()?;
-                for parameter in &model.parameters {
-                    if let Some(gradient) = parameter.take_gradient(&mut gradients) {
-                        steps.gradients.push(numbers(&gradient)?);
-                    }
-                }
+        let pass = |model: &Model, step| {
+            let mut tape = Tape::new();
+            let logits = model.train(&images, Moment { epoch: 1, step }, &mut tape)?;
+            let loss = cross_entropy(&logits, &labels, &smoothing, Some(&mut tape))?;
+            Ok::<_, candle_core::Error>((logits, tape.backward(&loss)?))
+        };
+        let (logits, mut gradients) = pass(&model, 0)?;
+        steps.logits.push(numbers(&logits)?);
+        for parameter in &model.parameters {
+            if let Some(gradient) = parameter.take_gradient(&mut gradients) {
+                steps.gradients.push(numbers(&gradient)?);
             }
-            optimizer.step(&model.parameters, loss.backward()?, &rates)?;
+        }
+        for step in 0..STEPS {
+            let (_, gradients) = pass(&model, step)?;
+            optimizer.step(&model.parameters, gradients, &rates)?;
             model.steps.iter_mut().for_each(|steps| *steps += 1);
         }
         for parameter in &model.parameters {

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{Batch, Images};
 use super::element::Reading;
-use super::layer::Mode;
 use super::model::Model;
 use super::ops::cross_entropy::{correct, cross_entropy};
 
@@ -170,7 +169,7 @@ fn largest(numbers: &[f32]) -> usize {
 pub fn predict(model: &Model, images: &Images<'_>, indices: &[u32]) -> Result<Vec<usize>> {
     let mut classes = Vec::with_capacity(indices.len());
     for indices in indices.chunks(BATCH) {
-        let logits = model.forward(&images.batch(indices)?.images, Mode::Evaluate)?;
+        let logits = model.evaluate(&images.batch(indices)?.images)?;
         classes.extend(logits.get(0)?.to_vec2::<f32>()?.iter().map(|logits| largest(logits)));
     }
     Ok(classes)
@@ -188,8 +187,8 @@ pub fn evaluate(
     let smoothing = vec![0.0; lanes];
     for indices in indices.chunks(BATCH) {
         let Batch { images, labels, .. } = images.batch(indices)?;
-        let logits = model.forward(&images, Mode::Evaluate)?;
-        tally.add(&cross_entropy(&logits, &labels, &smoothing)?, &logits, &labels)?;
+        let logits = model.evaluate(&images)?;
+        tally.add(&cross_entropy(&logits, &labels, &smoothing, None)?, &logits, &labels)?;
     }
     tally.finish()
 }

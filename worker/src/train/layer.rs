@@ -14,17 +14,27 @@ use super::ops::relu::relu;
 use super::ops::response_norm::response_norm;
 use super::ops::spatial_dropout::spatial_dropout;
 use super::ops::upsample::upsample;
-use super::ops::{Activation, Window};
+use super::ops::{Activation, Tape, Window};
 use super::params::{Graph, Parameter};
 use super::rng::{self, Moment};
 
 /// What a forward pass is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Training at this place: units drop out, statistics are of the batch, a graph is recorded.
-    Train(Moment),
+#[derive(Debug)]
+pub(crate) enum Pass<'a> {
+    /// Training at this place: units drop out, statistics are of the batch, and what the backward
+    /// pass needs is recorded.
+    Train { moment: Moment, tape: &'a mut Tape },
     /// Evaluation: nothing drops out, statistics are the running ones, nothing is recorded.
     Evaluate,
+}
+
+impl Pass<'_> {
+    fn tape(&mut self) -> Option<&mut Tape> {
+        match self {
+            Self::Train { tape, .. } => Some(tape),
+            Self::Evaluate => None,
+        }
+    }
 }
 
 /// One layer of a model, for all lanes.
@@ -68,7 +78,6 @@ pub(crate) enum Layer {
         number: usize,
         lanes: Vec<DropoutLane>,
     },
-
     Relu,
     /// The mean of each channel over the image.
     AveragePool,
@@ -95,67 +104,82 @@ pub(crate) struct DropoutLane {
 
 impl Layer {
     /// Applies the layer to activations of `[lanes, batch, …]`.
-    pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let graph = match mode {
-            Mode::Train(_) => Graph::Recorded,
-            Mode::Evaluate => Graph::Skipped,
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let graph = match pass {
+            Pass::Train { .. } => Graph::Recorded,
+            Pass::Evaluate => Graph::Skipped,
         };
         match self {
             Self::Linear { weight, bias, activation } => {
-                linear(x, weight.leaf(graph), bias.leaf(graph), *activation)
+                linear(x, weight.leaf(graph), bias.leaf(graph), *activation, pass.tape())
             }
             Self::Convolution { weight, bias, window, activation } => {
-                convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation)
+                convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation, pass.tape())
             }
-            Self::MaxPool(window) => max_pool(x, *window),
+            Self::MaxPool(window) => max_pool(x, *window, pass.tape()),
             Self::NormOverBatch { weight, bias, mean, variance, activation } => {
                 let (weight, bias) = (weight.leaf(graph), bias.leaf(graph));
                 let running = Running { mean, variance };
-                match mode {
-                    Mode::Train(_) => batch_norm::train(x, weight, bias, running, *activation),
-                    Mode::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
+                match pass {
+                    Pass::Train { tape, .. } => {
+                        batch_norm::train(x, weight, bias, running, *activation, Some(tape))
+                    }
+                    Pass::Evaluate => batch_norm::evaluate(x, weight, bias, running, *activation),
                 }
             }
             Self::NormOverImage { weight, bias, activation } => {
-                layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation)
+                layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation, pass.tape())
             }
             Self::NormOverGroups { weight, bias, groups, activation } => {
-                group_norm(x, weight.leaf(graph), bias.leaf(graph), *groups, *activation)
+                group_norm(x, weight.leaf(graph), bias.leaf(graph), *groups, *activation, pass.tape())
             }
-            Self::Dropout { number, lanes } => match mode {
-                Mode::Evaluate => Ok(x.clone()),
-                Mode::Train(moment) => {
+            Self::Dropout { number, lanes } => match pass {
+                Pass::Evaluate => Ok(x.clone()),
+                Pass::Train { moment, tape } => {
                     let draw = |lane: &DropoutLane| Draw {
                         probability: lane.probability,
-                        stream: rng::dropout(lane.seed, moment, *number),
+                        stream: rng::dropout(lane.seed, *moment, *number),
                     };
-                    dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>())
+                    dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>(), Some(tape))
                 }
             },
-            Self::SpatialDropout { number, lanes } => match mode {
-                Mode::Evaluate => Ok(x.clone()),
-                Mode::Train(moment) => {
+            Self::SpatialDropout { number, lanes } => match pass {
+                Pass::Evaluate => Ok(x.clone()),
+                Pass::Train { moment, tape } => {
                     let draw = |lane: &DropoutLane| Draw {
                         probability: lane.probability,
-                        stream: rng::spatial_dropout(lane.seed, moment, *number),
+                        stream: rng::spatial_dropout(lane.seed, *moment, *number),
                     };
-                    spatial_dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>())
+                    spatial_dropout(x, &lanes.iter().map(draw).collect::<Vec<Draw>>(), Some(tape))
                 }
             },
-            Self::Relu => relu(x),
-            Self::AveragePool => average_pool(x),
-            Self::ResponseNorm => response_norm(x),
-            Self::Upsample { height, width } => upsample(x, *height, *width),
-            Self::Residual { body, shortcut } => forward(body, x, mode)? + forward(shortcut, x, mode)?,
+            Self::Relu => relu(x, pass.tape()),
+            Self::AveragePool => average_pool(x, pass.tape()),
+            Self::ResponseNorm => response_norm(x, pass.tape()),
+            Self::Upsample { height, width } => upsample(x, *height, *width, pass.tape()),
+            Self::Residual { body, shortcut } => residual(body, shortcut, x, pass),
         }
     }
 }
 
 /// Applies layers one after the other.
-pub(crate) fn forward(layers: &[Layer], x: &Tensor, mode: Mode) -> Result<Tensor> {
+pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
     let mut x = x.clone();
     for layer in layers {
-        x = layer.forward(&x, mode)?;
+        x = layer.forward(&x, pass)?;
     }
     Ok(x)
+}
+
+fn residual(body: &[Layer], shortcut: &[Layer], x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+    match pass {
+        Pass::Train { moment, tape } => {
+            let (mut of_body, mut of_shortcut) = (tape.branch(), tape.branch());
+            let y = forward(body, x, &mut Pass::Train { moment: *moment, tape: &mut of_body })?
+                + forward(shortcut, x, &mut Pass::Train { moment: *moment, tape: &mut of_shortcut })?;
+            tape.join([of_body, of_shortcut]);
+            y
+        }
+        Pass::Evaluate => forward(body, x, pass)? + forward(shortcut, x, pass)?,
+    }
 }

@@ -50,14 +50,41 @@ pub(crate) enum Write {
 pub(crate) fn multiply<T: Element>(out: &mut [T], write: Write, left: Matrix<'_, T>, right: Matrix<'_, T>) {
     assert_eq!(left.columns, right.rows, "the inner sizes of a product");
     assert_eq!(out.len(), left.rows * right.columns, "the size of a product");
-    // SAFETY: both matrices were checked to lie within their slices when they were made, `out` was
-    // just checked, and it is borrowed mutably, so that it overlaps neither.
+    // SAFETY: `out` was just checked, and it is borrowed mutably, so that it overlaps neither matrix.
+    unsafe { multiply_to(out.as_mut_ptr(), write, left, right) }
+}
+
+/// Appends `left · right`, row-major. Nothing is filled with zeros first.
+pub(crate) fn append_product<T: Element>(out: &mut Vec<T>, left: Matrix<'_, T>, right: Matrix<'_, T>) {
+    assert_eq!(left.columns, right.rows, "the inner sizes of a product");
+    let count = left.rows * right.columns;
+    if left.columns == 0 {
+        out.resize(out.len() + count, T::zero());
+        return;
+    }
+    out.reserve(count);
+    let spare = out.spare_capacity_mut();
+    // SAFETY: there is room for all rows, which no matrix overlaps; a product of at least one column
+    // and row that replaces writes every number of them without reading any, so that they may count.
+    unsafe {
+        multiply_to(spare.as_mut_ptr().cast(), Write::Replace, left, right);
+        out.set_len(out.len() + count);
+    }
+}
+
+/// # Safety
+///
+/// `out` must have room for `left.rows * right.columns` numbers, and not overlap the matrices. If the
+/// product is to be added, they must be numbers already.
+unsafe fn multiply_to<T: Element>(out: *mut T, write: Write, left: Matrix<'_, T>, right: Matrix<'_, T>) {
+    // SAFETY: both matrices were checked to lie within their slices when they were made; the rest is
+    // promised by the caller.
     unsafe {
         gemm::gemm(
             left.rows,
             right.columns,
             left.columns,
-            out.as_mut_ptr(),
+            out,
             1,
             right.columns as isize,
             write == Write::Add,

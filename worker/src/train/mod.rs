@@ -52,8 +52,8 @@ use self::data::{Batch, Data, Standardization};
 use self::evaluate::{Tally, evaluate};
 use self::hyper::{Group, SettingsError};
 use self::lanes::{LaneEpoch, Next, finite};
-use self::layer::Mode;
 use self::model::{ImageShape, Model, ModelError};
+use self::ops::Tape;
 use self::ops::cross_entropy::mixed_cross_entropy;
 use self::rng::Moment;
 use self::schedule::Place;
@@ -269,10 +269,11 @@ fn run(
             let moment = Moment { epoch, step };
             let changes = augmenter.draw(moment, indices.len());
             let Batch { images, labels, mixed } = data.images.augmented(indices, changes.as_ref())?;
-            let logits = state.model.forward(&images, Mode::Train(moment))?;
-            let loss = mixed_cross_entropy(&logits, &labels, mixed.as_ref(), &smoothing)?;
+            let mut tape = Tape::new();
+            let logits = state.model.train(&images, moment, &mut tape)?;
+            let loss = mixed_cross_entropy(&logits, &labels, mixed.as_ref(), &smoothing, Some(&mut tape))?;
             state.tally.add(&loss, &logits, &labels)?;
-            state.update(loss.sum_all()?.backward()?, Place { moment, steps, epochs })?;
+            state.update(tape.backward(&loss)?, Place { moment, steps, epochs })?;
             if on_progress(Progress::Step { epoch, step: step + 1, steps, state: &state }).is_break() {
                 return Ok(Outcome::Stopped);
             }

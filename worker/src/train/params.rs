@@ -2,12 +2,11 @@
 //!
 //! Parameters are what an optimizer changes; buffers, such as running statistics, are kept apart.
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::hyper::{BiasInitialization, Lane};
 use super::init::Fan;
-use super::ops::{GradientSlot, Leaf};
+use super::ops::{GradientSlot, Gradients, Leaf};
 use super::rng;
 
 /// How one lane's values lie in memory, beside how PyTorch lays them out.
@@ -128,8 +127,8 @@ impl Parameter {
     }
 
     /// Takes the gradient of the last backward pass, wherever it landed.
-    pub fn take_gradient(&self, store: &mut GradStore) -> Option<Tensor> {
-        self.gradient.take().or_else(|| store.remove(&self.variable))
+    pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor> {
+        self.gradient.take().or_else(|| gradients.take(&self.variable))
     }
 }
 

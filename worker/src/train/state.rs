@@ -9,7 +9,6 @@
 
 use std::time::Instant;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use fittingroom_common::trial::Report;
 use serde::{Deserialize, Serialize};
@@ -19,6 +18,7 @@ use super::evaluate::{Counted, Tally};
 use super::hyper::Group;
 use super::lanes::Standing;
 use super::model::{ImageShape, Model};
+use super::ops::Gradients;
 use super::optim::Optimizer;
 use super::params::Kind;
 use super::schedule::{Place, Scheduler};
@@ -86,7 +86,7 @@ impl State {
     }
 
     /// Takes a step with the gradients of a backward pass.
-    pub(super) fn update(&mut self, gradients: GradStore, place: Place) -> candle_core::Result<()> {
+    pub(super) fn update(&mut self, gradients: Gradients, place: Place) -> candle_core::Result<()> {
         let rates = self.scheduler.learning_rates(place);
         self.optimizer.step(&self.model.parameters, gradients, &rates)?;
         self.model.steps.iter_mut().for_each(|steps| *steps += 1);

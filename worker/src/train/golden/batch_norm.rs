@@ -28,12 +28,16 @@ fn three_batches_and_the_running_statistics_are_pytorchs() {
             let variance = Tensor::ones((1, channels), dtype, device()).expect("a tensor");
             let running = Running { mean: &mean, variance: &variance };
             for key in keys {
-                check_op(&fixture, key, form, (dtype, tolerance), |form, x, leaves| match (form, leaves) {
-                    (Form::Fused, &[weight, bias]) => batch_norm::train(x, weight, bias, running, activation),
-                    (Form::Composed, [weight, bias]) => {
-                        batch_norm::composed(x, weight.tensor, bias.tensor, running, activation)
+                check_op(&fixture, key, form, (dtype, tolerance), |form, x, leaves, tape| {
+                    match (form, leaves) {
+                        (Form::Fused, &[weight, bias]) => {
+                            batch_norm::train(x, weight, bias, running, activation, tape)
+                        }
+                        (Form::Composed, [weight, bias]) => {
+                            batch_norm::composed(x, weight.tensor, bias.tensor, running, activation)
+                        }
+                        _ => panic!("{key} has {} parameters", leaves.len()),
                     }
-                    _ => panic!("{key} has {} parameters", leaves.len()),
                 });
                 for (name, statistic) in [("running_mean", &mean), ("running_var", &variance)] {
                     let what = format!("{key}, {form:?}, {dtype:?}: {name}");

@@ -22,8 +22,8 @@ fn results_and_gradients_are_pytorchs() {
     for (row, groups, activation) in TABLE {
         for form in [Form::Fused, Form::Composed] {
             for rounding in ROUNDING {
-                check_op(&fixture, row, form, rounding, |form, x, leaves| match (form, leaves) {
-                    (Form::Fused, &[weight, bias]) => group_norm(x, weight, bias, groups, activation),
+                check_op(&fixture, row, form, rounding, |form, x, leaves, tape| match (form, leaves) {
+                    (Form::Fused, &[weight, bias]) => group_norm(x, weight, bias, groups, activation, tape),
                     (Form::Composed, [weight, bias]) => {
                         composed(x, weight.tensor, bias.tensor, groups, activation)
                     }

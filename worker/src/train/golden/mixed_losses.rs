@@ -23,8 +23,8 @@ fn losses_and_gradients_are_pytorchs_of_probabilities() {
             Mixed { other: classes(fixture.get(row, "other")), share: fixture.get(row, "share").values[0] };
         for form in [Form::Fused, Form::Composed] {
             for rounding in ROUNDING {
-                check_op(&fixture, row, form, rounding, |form, x, _| match form {
-                    Form::Fused => mixed_cross_entropy(x, &labels, Some(&mixed), &[smoothing]),
+                check_op(&fixture, row, form, rounding, |form, x, _, tape| match form {
+                    Form::Fused => mixed_cross_entropy(x, &labels, Some(&mixed), &[smoothing], tape),
                     Form::Composed => mixed_composed(x, &labels, Some(&mixed), &[smoothing]),
                 });
             }

@@ -10,7 +10,7 @@ use crate::train::ops::cross_entropy::{self, cross_entropy};
 use crate::train::ops::layer_norm::{self, layer_norm};
 use crate::train::ops::linear::{self, linear};
 use crate::train::ops::max_pool::{self, max_pool};
-use crate::train::ops::{Activation, Leaf, Window};
+use crate::train::ops::{Activation, Leaf, Tape, Window};
 
 use Activation::{Identity, Relu};
 
@@ -51,29 +51,40 @@ const fn window(size: usize, stride: usize, padding: usize) -> Window {
 }
 
 impl Op {
-    fn run(self, form: Form, x: &Tensor, leaves: &[Leaf<'_>], labels: Option<&Golden>) -> Result<Tensor> {
+    fn run(
+        self,
+        form: Form,
+        x: &Tensor,
+        leaves: &[Leaf<'_>],
+        labels: Option<&Golden>,
+        tape: Option<&mut Tape>,
+    ) -> Result<Tensor> {
         let labels: Arc<[u8]> =
             labels.into_iter().flat_map(|labels| &labels.values).map(|&label| label as u8).collect();
         match (self, form, leaves) {
-            (Self::Linear(activation), Form::Fused, &[weight, bias]) => linear(x, weight, bias, activation),
+            (Self::Linear(activation), Form::Fused, &[weight, bias]) => {
+                linear(x, weight, bias, activation, tape)
+            }
             (Self::Linear(activation), Form::Composed, [weight, bias]) => {
                 linear::composed(x, weight.tensor, bias.tensor, activation)
             }
             (Self::Convolution(window, activation), Form::Fused, &[weight, bias]) => {
-                convolution(x, weight, bias, window, activation)
+                convolution(x, weight, bias, window, activation, tape)
             }
             (Self::Convolution(window, activation), Form::Composed, [weight, bias]) => {
                 convolution::composed(x, weight.tensor, bias.tensor, window, activation)
             }
             (Self::LayerNorm(activation), Form::Fused, &[weight, bias]) => {
-                layer_norm(x, weight, bias, activation)
+                layer_norm(x, weight, bias, activation, tape)
             }
             (Self::LayerNorm(activation), Form::Composed, [weight, bias]) => {
                 layer_norm::composed(x, weight.tensor, bias.tensor, activation)
             }
-            (Self::MaxPool(window), Form::Fused, []) => max_pool(x, window),
+            (Self::MaxPool(window), Form::Fused, []) => max_pool(x, window, tape),
             (Self::MaxPool(window), Form::Composed, []) => max_pool::composed(x, window),
-            (Self::CrossEntropy { smoothing }, Form::Fused, []) => cross_entropy(x, &labels, &[smoothing]),
+            (Self::CrossEntropy { smoothing }, Form::Fused, []) => {
+                cross_entropy(x, &labels, &[smoothing], tape)
+            }
             (Self::CrossEntropy { smoothing }, Form::Composed, []) => {
                 cross_entropy::composed(x, &labels, &[smoothing])
             }
@@ -91,7 +102,9 @@ fn results_and_gradients_are_pytorchs() {
         for &form in forms {
             for rounding in ROUNDING {
                 let labels = fixture.find(row, "labels");
-                check_op(&fixture, row, form, rounding, |form, x, leaves| op.run(form, x, leaves, labels));
+                check_op(&fixture, row, form, rounding, |form, x, leaves, tape| {
+                    op.run(form, x, leaves, labels, tape)
+                });
             }
         }
     }

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use fittingroom_common::trial::Seeds;
 
 use super::{assert_near, device, fixture};
+use crate::train::ops::Gradients;
 use crate::train::ops::testing::flat;
 use crate::train::optim::Optimizer;
 use crate::train::params::{Builder, Graph, Order};
@@ -191,8 +192,9 @@ fn fifty_steps_are_pytorchs() {
             let p = place.leaf(Graph::Recorded).tensor;
             let bowl = p.sqr().and_then(|square| (square * &curvature)? * 0.5).expect("the same shape");
             let slope = (p * tensor(pull)).expect("the same shape");
-            let loss = (bowl + slope).and_then(|loss| loss.sum_all()?.backward()).expect("gradients");
-            optimizer.step(&builder.parameters, loss, &[learning_rate]).expect("a step");
+            let gradients = (bowl + slope).and_then(|loss| loss.sum_all()?.backward()).expect("gradients");
+            let gradients = Gradients::of_graph(gradients);
+            optimizer.step(&builder.parameters, gradients, &[learning_rate]).expect("a step");
             let what = format!("{row}, step {}", step + 1);
             assert_near(&what, &flat(place.values()), expected, TOLERANCE);
         }

@@ -7,6 +7,7 @@ use fittingroom_common::trial::Seeds;
 use super::{Fixture, assert_near, device, fixture};
 use crate::train::average;
 use crate::train::init::Fan;
+use crate::train::ops::Gradients;
 use crate::train::ops::testing::flat;
 use crate::train::optim::Optimizer;
 use crate::train::params::{Builder, Graph, Order, Parameter};
@@ -137,6 +138,7 @@ fn fifty_steps_are_pytorchs() {
                 ground.loss(parameter, name, step)
             });
             let gradients = (weight + bias).and_then(|loss| loss.backward()).expect("gradients");
+            let gradients = Gradients::of_graph(gradients);
             optimizer.step(&builder.parameters, gradients, &rates).expect("a step");
             for ((name, parameter), average) in parameters.iter().zip(&averages) {
                 let keep = if step == 0 { 0.0 } else { KEEP };

@@ -3,18 +3,18 @@
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::column_sums;
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
 /// The mean over rows and columns. `x`: `[lanes, batch, height, width, channels]`; gives
 /// `[lanes, batch, channels]`.
-pub(crate) fn average_pool(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn average_pool(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x);
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
-    apply_unary(AveragePool { lanes, batch, pixels: height * width, channels }, x)
+    apply_unary(AveragePool { lanes, batch, pixels: height * width, channels }, x, tape)
 }
 
 /// [`average_pool`] in candle's ops.
@@ -30,13 +30,11 @@ struct AveragePool {
 }
 
 impl Unary for AveragePool {
-    const NAME: &'static str = "average_pool";
-
     fn output_shape(&self) -> Shape {
         (self.lanes, self.batch, self.channels).into()
     }
 
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
         let (pixels, channels) = (self.pixels, self.channels);
         let mut y = Vec::with_capacity(self.lanes * self.batch * channels);
         for image in x.chunks_exact(pixels * channels) {

@@ -4,7 +4,7 @@
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
-use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
 use crate::train::element::{Element, Reading, by_dtype, modify};
 use crate::train::simd;
 
@@ -32,6 +32,7 @@ pub(crate) fn train(
     bias: Leaf<'_>,
     running: Running<'_>,
     activation: Activation,
+    tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, weight.tensor, bias.tensor, running, activation);
@@ -47,7 +48,7 @@ pub(crate) fn train(
         track(running.variance, &variance)?;
         Ok(op)
     })?;
-    apply_weighted(op, x, weight, bias)
+    apply_weighted(op, x, weight, bias, tape)
 }
 
 fn track<T: Element>(running: &Tensor, fresh: &[T]) -> Result<()> {
@@ -98,7 +99,7 @@ pub(crate) fn evaluate(
             let (mean, variance) = (widened::<T>(mean.slice()?), widened::<T>(variance.slice()?));
             Ok(BatchNorm { channels: x.dim(D::Minus1)?, shape: x.shape().clone(), mean, variance, activation })
         })?;
-        return apply_weighted(op, x, weight, bias);
+        return apply_weighted(op, x, weight, bias, None);
     }
     let (lanes, channels) = weight.tensor.dims2()?;
     let flat = x.reshape((lanes, (), channels))?;
@@ -176,18 +177,16 @@ impl BatchNorm {
 }
 
 impl Weighted for BatchNorm {
-    const NAME: &'static str = "batch_norm";
-
     fn output_shape(&self) -> Shape {
         self.shape.clone()
     }
 
-    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let channels = self.channels;
         let size = self.rows() * channels;
         let (mean, inverse) = (narrowed::<T>(&self.mean), narrowed::<T>(&self.inverse_deviation()));
-        let mut y = vec![T::zero(); x.len()];
-        for (lane, (x, y)) in x.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate() {
+        let mut y = Vec::with_capacity(x.len());
+        for (lane, x) in x.chunks_exact(size).enumerate() {
             let of_lane = lane * channels..(lane + 1) * channels;
             let (mean, bias) = (&mean[of_lane.clone()], &bias[of_lane.clone()]);
             let scale: Vec<T> = weight[of_lane.clone()]
@@ -198,12 +197,11 @@ impl Weighted for BatchNorm {
             simd::dispatch(
                 #[inline(always)]
                 || {
-                    for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-                        for ((((y, x), mean), scale), bias) in
-                            y.iter_mut().zip(x).zip(mean).zip(&scale).zip(bias)
-                        {
-                            *y = self.activation.apply((*x - *mean) * *scale + *bias);
-                        }
+                    for x in x.chunks_exact(channels) {
+                        let row = x.iter().zip(mean).zip(&scale).zip(bias);
+                        y.extend(row.map(|(((x, mean), scale), bias)| {
+                            self.activation.apply((*x - *mean) * *scale + *bias)
+                        }));
                     }
                 },
             );
@@ -211,14 +209,14 @@ impl Weighted for BatchNorm {
         y
     }
 
-    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> Gradients<T> {
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> WeightedGradients<T> {
         let channels = self.channels;
         let rows = self.rows();
         let size = rows * channels;
         let (mean, inverse) = (narrowed::<T>(&self.mean), narrowed::<T>(&self.inverse_deviation()));
-        let mut dx = vec![T::zero(); saved.x.len()];
-        let mut gradients = Gradients { x: None, weight: Vec::new(), bias: Vec::new() };
-        for (lane, dx) in dx.chunks_exact_mut(size).enumerate() {
+        let mut dx = Vec::with_capacity(saved.x.len());
+        let mut gradients = WeightedGradients { x: None, weight: Vec::new(), bias: Vec::new() };
+        for lane in 0..saved.x.len() / size {
             let of_lane = lane * channels..(lane + 1) * channels;
             let (mean, inverse) = (&mean[of_lane.clone()], &inverse[of_lane.clone()]);
             let (x, y) = (&saved.x[lane * size..][..size], &saved.y[lane * size..][..size]);
@@ -248,17 +246,17 @@ impl Weighted for BatchNorm {
             simd::dispatch(
                 #[inline(always)]
                 || {
-                    for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
+                    for row in 0..rows {
                         let (x, y) = (&x[row * channels..][..channels], &y[row * channels..][..channels]);
                         let dy = &dy[row * channels..][..channels];
                         let (scale, slope, offset) =
                             (&scale[..channels], &slope[..channels], &offset[..channels]);
                         let mean = &mean[..channels];
-                        for channel in 0..channels {
+                        dx.extend((0..channels).map(|channel| {
                             let dz = self.activation.backward(y[channel], dy[channel]);
                             let centred = x[channel] - mean[channel];
-                            dx[channel] = dz * scale[channel] - offset[channel] - centred * slope[channel];
-                        }
+                            dz * scale[channel] - offset[channel] - centred * slope[channel]
+                        }));
                     }
                 },
             );
@@ -288,18 +286,20 @@ mod tests {
         {
             let parameters = [x[0], x[x.len() - 1]];
             for activation in [Activation::Identity, Activation::Relu] {
-                let run = |tensor: &Tensor, form: &dyn Fn(Running<'_>) -> Result<Tensor>| {
-                    let [mean, variance] = running(parameters[0], parameters[1], tensor.dtype());
-                    form(Running { mean: &mean, variance: &variance })
-                };
                 check_weighted(Case {
                     name,
                     x: &x,
                     weight: &parameters,
                     bias: &parameters,
-                    fused: &|x, weight, bias| run(x, &|running| train(x, weight, bias, running, activation)),
+                    fused: &|x, weight, bias, tape| {
+                        let [mean, variance] = running(parameters[0], parameters[1], x.dtype());
+                        let running = Running { mean: &mean, variance: &variance };
+                        train(x, weight, bias, running, activation, tape)
+                    },
                     composed: &|x, weight, bias| {
-                        run(x, &|running| composed(x, weight, bias, running, activation))
+                        let [mean, variance] = running(parameters[0], parameters[1], x.dtype());
+                        let running = Running { mean: &mean, variance: &variance };
+                        composed(x, weight, bias, running, activation)
                     },
                 });
             }
@@ -317,7 +317,7 @@ mod tests {
         let leaf = |tensor| Leaf { tensor, gradient: &gradient };
         let [mean, variance] = running(1, 1, x.dtype());
         let statistics = Running { mean: &mean, variance: &variance };
-        train(&x, leaf(&weight), leaf(&bias), statistics, Activation::Identity).expect("good");
+        train(&x, leaf(&weight), leaf(&bias), statistics, Activation::Identity, None).expect("good");
         assert_close("running mean", &flat(&mean), &[0.3], 1e-12);
         assert_close("running variance", &flat(&variance), &[1.6], 1e-12);
         let y = evaluate(&x, leaf(&weight), leaf(&bias), statistics, Activation::Identity).expect("good");
@@ -334,7 +334,7 @@ mod tests {
         let [fused_mean, fused_variance] = running(2, 3, x.dtype());
         let [mean, variance] = running(2, 3, x.dtype());
         let fused = Running { mean: &fused_mean, variance: &fused_variance };
-        train(&x, leaf, leaf, fused, Activation::Identity).expect("good");
+        train(&x, leaf, leaf, fused, Activation::Identity, None).expect("good");
         let plain = Running { mean: &mean, variance: &variance };
         composed(&x, &parameters, &parameters, plain, Activation::Identity).expect("good");
         assert_close("running mean", &flat(&fused_mean), &flat(&mean), 1e-12);

@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 
 /// Mean cross-entropy in nats per image, for each lane: `[lanes]`.
 ///
 /// `logits`: `[lanes, batch, classes]`; `labels`: the class of each image; `smoothing`: for each
 /// lane, the share of the target's probability that is spread evenly over all classes.
-pub(crate) fn cross_entropy(logits: &Tensor, labels: &Arc<[u8]>, smoothing: &[f64]) -> Result<Tensor> {
-    mixed_cross_entropy(logits, labels, None, smoothing)
+pub(crate) fn cross_entropy(
+    logits: &Tensor,
+    labels: &Arc<[u8]>,
+    smoothing: &[f64],
+    tape: Option<&mut Tape>,
+) -> Result<Tensor> {
+    mixed_cross_entropy(logits, labels, None, smoothing, tape)
 }
 
 /// The other classes of images that are made of two.
@@ -32,13 +37,14 @@ pub(crate) fn mixed_cross_entropy(
     labels: &Arc<[u8]>,
     mixed: Option<&Mixed>,
     smoothing: &[f64],
+    tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(logits.device(), Device::Cpu) {
         return mixed_composed(logits, labels, mixed, smoothing);
     }
     let (_, batch, classes) = logits.dims3()?;
     let (labels, mixed) = (labels.clone(), mixed.cloned());
-    apply_unary(CrossEntropy { batch, classes, labels, mixed, smoothing: smoothing.into() }, logits)
+    apply_unary(CrossEntropy { batch, classes, labels, mixed, smoothing: smoothing.into() }, logits, tape)
 }
 
 /// [`cross_entropy`] in candle's ops.
@@ -123,13 +129,11 @@ fn log_sum<T: Element>(logits: &[T]) -> T {
 }
 
 impl Unary for CrossEntropy {
-    const NAME: &'static str = "cross_entropy";
-
     fn output_shape(&self) -> Shape {
         self.smoothing.len().into()
     }
 
-    fn forward<T: Element>(&self, logits: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, logits: &[T]) -> Vec<T> {
         let mut losses = vec![0.0; self.smoothing.len()];
         for Row { lane, label, other, smoothing, logits } in self.rows(logits) {
             let log_sum = log_sum(logits);
@@ -181,7 +185,7 @@ mod tests {
         check_unary(
             "cross-entropy",
             &numbers("logits", &[3, 4, 5]),
-            &|x| cross_entropy(x, &labels, &smoothing),
+            &|x, tape| cross_entropy(x, &labels, &smoothing, tape),
             &|x| composed(x, &labels, &smoothing),
         );
     }
@@ -195,7 +199,7 @@ mod tests {
         check_unary(
             "mixed cross-entropy",
             &numbers("logits", &[3, 4, 5]),
-            &|x| mixed_cross_entropy(x, &labels, Some(&mixed), &smoothing),
+            &|x, tape| mixed_cross_entropy(x, &labels, Some(&mixed), &smoothing, tape),
             &|x| mixed_composed(x, &labels, Some(&mixed), &smoothing),
         );
     }
@@ -204,7 +208,12 @@ mod tests {
     fn large_logits_do_not_overflow() {
         let logits = Tensor::new(&[[[1000.0f32, 0.0], [0.0, 1000.0]]], &Device::Cpu).expect("good");
         let labels: Arc<[u8]> = [0, 0].into();
-        assert_close("loss", &flat(&cross_entropy(&logits, &labels, &[0.0]).expect("good")), &[500.0], 1e-6);
+        assert_close(
+            "loss",
+            &flat(&cross_entropy(&logits, &labels, &[0.0], None).expect("good")),
+            &[500.0],
+            1e-6,
+        );
         assert_eq!(flat(&correct(&logits, &labels).expect("good")), [1.0]);
     }
 }

@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Shape, Tensor};
 use fittingroom_common::rng::Stream;
 use rand::RngCore;
 
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -19,11 +19,11 @@ pub(crate) struct Draw {
 }
 
 /// Drops units of `x`: `[lanes, …]`, each lane by its own draws.
-pub(crate) fn dropout(x: &Tensor, lanes: &[Draw]) -> Result<Tensor> {
+pub(crate) fn dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Result<Tensor> {
     let size = x.elem_count() / lanes.len();
     let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, size)).collect();
     if matches!(x.device(), Device::Cpu) {
-        apply_unary(Dropout { shape: x.shape().clone(), factors }, x)
+        apply_unary(Dropout { shape: x.shape().clone(), factors }, x, tape)
     } else {
         composed(x, factors)
     }
@@ -57,22 +57,27 @@ struct Dropout {
     factors: Vec<f32>,
 }
 
-impl Unary for Dropout {
-    const NAME: &'static str = "dropout";
+impl Dropout {
+    fn multiplied<T: Element>(&self, numbers: &[T]) -> Vec<T> {
+        let pairs = numbers.iter().zip(&self.factors);
+        simd::dispatch(
+            #[inline(always)]
+            || pairs.map(|(number, factor)| *number * T::from_f64(f64::from(*factor))).collect(),
+        )
+    }
+}
 
+impl Unary for Dropout {
     fn output_shape(&self) -> Shape {
         self.shape.clone()
     }
 
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
-        simd::dispatch(
-            #[inline(always)]
-            || x.iter().zip(&self.factors).map(|(x, factor)| *x * T::from_f64(f64::from(*factor))).collect(),
-        )
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
+        self.multiplied(x)
     }
 
     fn backward<T: Element>(&self, _x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
-        self.forward(dy)
+        self.multiplied(dy)
     }
 }
 
@@ -90,14 +95,14 @@ mod tests {
         let lanes = [draw(0.5, 1), draw(0.2, 2), draw(0.0, 3)];
         let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, 12)).collect();
         let x = numbers("x", &[3, 4, 3]);
-        check_unary("dropout", &x, &|x| dropout(x, &lanes), &|x| composed(x, factors.clone()));
+        check_unary("dropout", &x, &|x, tape| dropout(x, &lanes, tape), &|x| composed(x, factors.clone()));
     }
 
     #[test]
     fn the_share_dropped_is_the_probability_and_the_mean_stays() {
         for probability in [0.1, 0.5, 0.9] {
             let ones = Tensor::ones((1, 1_000_000), candle_core::DType::F32, &Device::Cpu).expect("good");
-            let y = flat(&dropout(&ones, &[draw(probability, 7)]).expect("good"));
+            let y = flat(&dropout(&ones, &[draw(probability, 7)], None).expect("good"));
             let dropped = y.iter().filter(|y| **y == 0.0).count() as f64 / 1e6;
             let mean = y.iter().sum::<f64>() / 1e6;
             // Five deviations of a share of a million draws.

@@ -2,12 +2,10 @@
 //! are split into groups, each of which is normalised over its channels, rows and columns. With one
 //! channel a group it is instance normalisation, after Ulyanov, Vedaldi and Lempitsky (2016).
 
-use std::sync::OnceLock;
-
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
-use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -24,6 +22,7 @@ pub(crate) fn group_norm(
     bias: Leaf<'_>,
     groups: usize,
     activation: Activation,
+    tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, weight.tensor, bias.tensor, groups, activation);
@@ -36,9 +35,9 @@ pub(crate) fn group_norm(
         groups,
         shape: x.shape().clone(),
         activation,
-        statistics: OnceLock::new(),
+        statistics: Vec::new(),
     };
-    apply_weighted(op, x, weight, bias)
+    apply_weighted(op, x, weight, bias, tape)
 }
 
 /// [`group_norm`] in candle's ops.
@@ -68,7 +67,7 @@ struct GroupNorm {
     shape: Shape,
     activation: Activation,
     /// Mean and inverse deviation of each group of each image of each lane.
-    statistics: OnceLock<Vec<(f64, f64)>>,
+    statistics: Vec<(f64, f64)>,
 }
 
 impl GroupNorm {
@@ -98,13 +97,11 @@ impl GroupNorm {
 }
 
 impl Weighted for GroupNorm {
-    const NAME: &'static str = "group_norm";
-
     fn output_shape(&self) -> Shape {
         self.shape.clone()
     }
 
-    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let channels = self.channels;
         let size = self.pixels * channels;
         let mut y = vec![T::zero(); x.len()];
@@ -141,19 +138,17 @@ impl Weighted for GroupNorm {
                 },
             );
         }
-        // A second forward pass of the same op would find the same statistics.
-        let _ = self.statistics.set(statistics);
+        self.statistics = statistics;
         y
     }
 
-    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> Gradients<T> {
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> WeightedGradients<T> {
         let channels = self.channels;
         let size = self.pixels * channels;
-        let statistics = self.statistics.get().map(Vec::as_slice).unwrap_or_default();
         let mut dx = vec![T::zero(); saved.x.len()];
         let mut dweight = vec![0.0; saved.weight.len()];
         let mut dbias = vec![0.0; saved.weight.len()];
-        let images = dx.chunks_exact_mut(size).zip(statistics.chunks_exact(self.groups));
+        let images = dx.chunks_exact_mut(size).zip(self.statistics.chunks_exact(self.groups));
         for (image, (dx, statistics)) in images.enumerate() {
             let at = image * size;
             let (x, y, dy) = (&saved.x[at..][..size], &saved.y[at..][..size], &saved.dy[at..][..size]);
@@ -209,7 +204,7 @@ impl Weighted for GroupNorm {
                 },
             );
         }
-        Gradients { x: Some(dx), weight: narrowed(&dweight), bias: narrowed(&dbias) }
+        WeightedGradients { x: Some(dx), weight: narrowed(&dweight), bias: narrowed(&dbias) }
     }
 }
 
@@ -235,7 +230,7 @@ mod tests {
                     x: &x,
                     weight: &parameters,
                     bias: &parameters,
-                    fused: &|x, weight, bias| group_norm(x, weight, bias, groups, activation),
+                    fused: &|x, weight, bias, tape| group_norm(x, weight, bias, groups, activation, tape),
                     composed: &|x, weight, bias| composed(x, weight, bias, groups, activation),
                 });
             }

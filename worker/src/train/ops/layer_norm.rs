@@ -1,12 +1,10 @@
 //! Layer normalisation, after Ba, Kiros and Hinton (2016), by PyTorch's definition: each image's
 //! activations are normalised over all of a layer, channels, rows and columns together.
 
-use std::sync::OnceLock;
-
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed, row_sums};
-use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -22,6 +20,7 @@ pub(crate) fn layer_norm(
     weight: Leaf<'_>,
     bias: Leaf<'_>,
     activation: Activation,
+    tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, weight.tensor, bias.tensor, activation);
@@ -32,9 +31,9 @@ pub(crate) fn layer_norm(
         features,
         shape: x.shape().clone(),
         activation,
-        statistics: OnceLock::new(),
+        statistics: Vec::new(),
     };
-    apply_weighted(op, x, weight, bias)
+    apply_weighted(op, x, weight, bias, tape)
 }
 
 /// [`layer_norm`] in candle's ops.
@@ -53,17 +52,15 @@ struct LayerNorm {
     shape: Shape,
     activation: Activation,
     /// Mean and inverse deviation of each image of each lane.
-    statistics: OnceLock<Vec<(f64, f64)>>,
+    statistics: Vec<(f64, f64)>,
 }
 
 impl Weighted for LayerNorm {
-    const NAME: &'static str = "layer_norm";
-
     fn output_shape(&self) -> Shape {
         self.shape.clone()
     }
 
-    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         let mut statistics = Vec::with_capacity(x.len() / self.features);
         let rows = x.chunks_exact(self.features).zip(y.chunks_exact_mut(self.features));
@@ -86,18 +83,16 @@ impl Weighted for LayerNorm {
                 },
             );
         }
-        // A second forward pass of the same op would find the same statistics.
-        let _ = self.statistics.set(statistics);
+        self.statistics = statistics;
         y
     }
 
-    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> Gradients<T> {
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> WeightedGradients<T> {
         let features = self.features;
-        let statistics = self.statistics.get().map(Vec::as_slice).unwrap_or_default();
         let mut dz = vec![T::zero(); saved.dy.len()];
         let mut normal = vec![T::zero(); saved.dy.len()];
         let mut dx = vec![T::zero(); saved.dy.len()];
-        for (row, (mean, inverse)) in statistics.iter().enumerate() {
+        for (row, (mean, inverse)) in self.statistics.iter().enumerate() {
             let of_row = row * features..(row + 1) * features;
             let weight = &saved.weight[row / self.batch * features..][..features];
             let (x, y, dy) = (&saved.x[of_row.clone()], &saved.y[of_row.clone()], &saved.dy[of_row.clone()]);
@@ -124,7 +119,7 @@ impl Weighted for LayerNorm {
                 },
             );
         }
-        let mut gradients = Gradients { x: Some(dx), weight: Vec::new(), bias: Vec::new() };
+        let mut gradients = WeightedGradients { x: Some(dx), weight: Vec::new(), bias: Vec::new() };
         let size = self.batch * features;
         for (dz, normal) in dz.chunks_exact(size).zip(normal.chunks_exact(size)) {
             let [dbias, dweight] = simd::dispatch(
@@ -160,7 +155,7 @@ mod tests {
                     x: &x,
                     weight: &[x[0], features],
                     bias: &[x[0], features],
-                    fused: &|x, weight, bias| layer_norm(x, weight, bias, activation),
+                    fused: &|x, weight, bias, tape| layer_norm(x, weight, bias, activation, tape),
                     composed: &|x, weight, bias| composed(x, weight, bias, activation),
                 });
             }

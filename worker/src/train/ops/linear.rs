@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
-use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
 use crate::train::element::Element;
-use crate::train::matrix::{Matrix, Write, multiply};
+use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::simd;
 
 /// A fully connected layer.
@@ -15,13 +15,19 @@ use crate::train::simd;
 /// `x`: `[lanes, batch, …]`, all after the batch flattened to `inputs`, or `[1, batch, …]` if the
 /// lanes share it; `weight`: `[lanes, outputs, inputs]`; `bias`: `[lanes, outputs]`.
 /// Gives `[lanes, batch, outputs]`.
-pub(crate) fn linear(x: &Tensor, weight: Leaf<'_>, bias: Leaf<'_>, activation: Activation) -> Result<Tensor> {
+pub(crate) fn linear(
+    x: &Tensor,
+    weight: Leaf<'_>,
+    bias: Leaf<'_>,
+    activation: Activation,
+    tape: Option<&mut Tape>,
+) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, weight.tensor, bias.tensor, activation);
     }
     let (lanes, outputs, inputs) = weight.tensor.dims3()?;
     let op = Linear { lanes, x_lanes: x.dim(0)?, batch: x.dim(1)?, inputs, outputs, activation };
-    apply_weighted(op, x, weight, bias)
+    apply_weighted(op, x, weight, bias, tape)
 }
 
 /// [`linear`] in candle's ops.
@@ -41,29 +47,26 @@ struct Linear {
 }
 
 impl Weighted for Linear {
-    const NAME: &'static str = "linear";
-
     fn output_shape(&self) -> Shape {
         (self.lanes, self.batch, self.outputs).into()
     }
 
-    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let mut y = vec![T::zero(); self.lanes * self.batch * self.outputs];
-        for (lane, y) in y.chunks_exact_mut(self.batch * self.outputs).enumerate() {
-            let weight = self.weight_of(weight, lane);
-            multiply(y, Write::Replace, self.input_of(x, lane), weight.transposed());
-            let bias = &bias[lane * self.outputs..][..self.outputs];
-            add_bias(y, bias, self.activation);
+    fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+        let mut y = Vec::with_capacity(self.lanes * self.batch * self.outputs);
+        for (lane, bias) in bias.chunks_exact(self.outputs).enumerate() {
+            let first = y.len();
+            append_product(&mut y, self.input_of(x, lane), self.weight_of(weight, lane).transposed());
+            add_bias(&mut y[first..], bias, self.activation);
         }
         y
     }
 
-    fn backward<T: Element>(&self, saved: &Saved<'_, T>, input: InputGradient) -> Gradients<T> {
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, input: InputGradient) -> WeightedGradients<T> {
         let mut dx = match input {
-            InputGradient::Wanted => Some(vec![T::zero(); self.x_lanes * self.batch * self.inputs]),
+            InputGradient::Wanted => Some(Vec::with_capacity(self.x_lanes * self.batch * self.inputs)),
             InputGradient::Unwanted => None,
         };
-        let mut dweight = vec![T::zero(); self.lanes * self.outputs * self.inputs];
+        let mut dweight = Vec::with_capacity(self.lanes * self.outputs * self.inputs);
         let mut dbias = Vec::with_capacity(self.lanes * self.outputs);
         let size = self.batch * self.outputs;
         for lane in 0..self.lanes {
@@ -71,16 +74,20 @@ impl Weighted for Linear {
             let (dz, bias) = before_activation(y, dy, self.outputs, self.activation);
             dbias.extend(narrowed::<T>(&bias));
             let dz = Matrix::new(&dz, self.batch, self.outputs);
-            let dweight = &mut dweight[lane * self.outputs * self.inputs..][..self.outputs * self.inputs];
-            multiply(dweight, Write::Replace, dz.transposed(), self.input_of(saved.x, lane));
-            if let Some(dx) = &mut dx {
-                let shared = lane % self.x_lanes;
-                let dx = &mut dx[shared * self.batch * self.inputs..][..self.batch * self.inputs];
-                let write = if lane < self.x_lanes { Write::Replace } else { Write::Add };
-                multiply(dx, write, dz, self.weight_of(saved.weight, lane));
+            append_product(&mut dweight, dz.transposed(), self.input_of(saved.x, lane));
+            match &mut dx {
+                Some(dx) if lane < self.x_lanes => {
+                    append_product(dx, dz, self.weight_of(saved.weight, lane));
+                }
+                Some(dx) => {
+                    let shared = lane % self.x_lanes;
+                    let dx = &mut dx[shared * self.batch * self.inputs..][..self.batch * self.inputs];
+                    multiply(dx, Write::Add, dz, self.weight_of(saved.weight, lane));
+                }
+                None => {}
             }
         }
-        Gradients { x: dx, weight: dweight, bias: dbias }
+        WeightedGradients { x: dx, weight: dweight, bias: dbias }
     }
 }
 
@@ -159,7 +166,7 @@ mod tests {
                 x: &x,
                 weight: &weight,
                 bias: &[weight[0], weight[1]],
-                fused: &|x, weight, bias| linear(x, weight, bias, activation),
+                fused: &|x, weight, bias, tape| linear(x, weight, bias, activation, tape),
                 composed: &|x, weight, bias| composed(x, weight, bias, activation),
             });
         }

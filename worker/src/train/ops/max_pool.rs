@@ -3,23 +3,21 @@
 //! As in PyTorch, the first of equal numbers wins, NaN wins over all, and what lies beyond the
 //! border never wins.
 
-use std::sync::OnceLock;
-
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::window::{Window, Windows};
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
 /// Max pooling. `x`: `[lanes, batch, height, width, channels]`; gives `[lanes, batch, rows, columns, channels]`.
-pub(crate) fn max_pool(x: &Tensor, window: Window) -> Result<Tensor> {
+pub(crate) fn max_pool(x: &Tensor, window: Window, tape: Option<&mut Tape>) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, window);
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let windows = window.over(height, width, channels)?;
-    apply_unary(MaxPool { lanes, batch, windows, winners: OnceLock::new() }, x)
+    apply_unary(MaxPool { lanes, batch, windows, winners: Vec::new() }, x, tape)
 }
 
 /// [`max_pool`] in candle's ops. Equal numbers that win together each get the whole gradient.
@@ -35,17 +33,15 @@ struct MaxPool {
     batch: usize,
     windows: Windows,
     /// For every number of the result, which place of its window it came from.
-    winners: OnceLock<Vec<u32>>,
+    winners: Vec<u32>,
 }
 
 impl Unary for MaxPool {
-    const NAME: &'static str = "max_pool";
-
     fn output_shape(&self) -> Shape {
         (self.lanes, self.batch, self.windows.rows, self.windows.columns, self.windows.channels).into()
     }
 
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
         let Windows { rows, columns, channels, .. } = self.windows;
         let count = self.lanes * self.batch * rows * columns * channels;
         let (mut y, mut winners) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -81,19 +77,15 @@ impl Unary for MaxPool {
                 winners.extend_from_slice(&from);
             }
         }
-        // A second forward pass of the same op would find the same winners.
-        let _ = self.winners.set(winners);
+        self.winners = winners;
         y
     }
 
     fn backward<T: Element>(&self, x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
         let mut dx = vec![T::zero(); x.len()];
-        let Some(winners) = self.winners.get() else {
-            return dx;
-        };
         let Windows { rows, columns, channels, .. } = self.windows;
         let size = columns * channels;
-        let mut results = dy.chunks_exact(size).zip(winners.chunks_exact(size));
+        let mut results = dy.chunks_exact(size).zip(self.winners.chunks_exact(size));
         for dx in dx.chunks_exact_mut(self.windows.image()) {
             for (row, (dy, winners)) in (0..rows).zip(&mut results) {
                 simd::dispatch(
@@ -159,6 +151,7 @@ impl MaxPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::ops::InputGradient;
     use crate::train::ops::testing::{check_unary, numbers};
 
     #[test]
@@ -173,7 +166,9 @@ mod tests {
             ("overlapping", [1, 2, 7, 7, 2], Window { size: 3, stride: 2, padding: 0 }),
             ("padded", [1, 1, 5, 4, 2], Window { size: 3, stride: 2, padding: 1 }),
         ] {
-            check_unary(name, &numbers(name, &x), &|x| max_pool(x, window), &|x| composed(x, window));
+            check_unary(name, &numbers(name, &x), &|x, tape| max_pool(x, window, tape), &|x| {
+                composed(x, window)
+            });
         }
     }
 
@@ -181,10 +176,11 @@ mod tests {
     fn the_first_of_equals_wins_and_nan_is_kept() {
         let window = Window { size: 2, stride: 2, padding: 0 };
         let pool = |numbers: [f32; 4]| {
-            let x = candle_core::Var::from_slice(&numbers, (1, 1, 2, 2, 1), &Device::Cpu).expect("good");
-            let y = max_pool(&x, window).expect("good");
-            let gradients = y.sum_all().and_then(|sum| sum.backward()).expect("good");
-            let gradient = gradients.get(&x).and_then(|g| g.flatten_all().ok()).expect("there is one");
+            let x = Tensor::from_slice(&numbers, (1, 1, 2, 2, 1), &Device::Cpu).expect("good");
+            let mut tape = Tape::taking(InputGradient::Wanted);
+            let y = max_pool(&x, window, Some(&mut tape)).expect("good");
+            let gradient = tape.play(y.ones_like().expect("good")).expect("good").expect("it is wanted");
+            let gradient = gradient.flatten_all().expect("good");
             let y = y.flatten_all().and_then(|y| y.to_vec1::<f32>()).expect("good");
             (y[0], gradient.to_vec1::<f32>().expect("good"))
         };

@@ -2,14 +2,14 @@
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-use super::{Activation, Unary, apply_unary};
+use super::{Activation, Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
 /// ReLU of activations of any shape.
-pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn relu(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
     if matches!(x.device(), Device::Cpu) {
-        apply_unary(Relu { shape: x.shape().clone() }, x)
+        apply_unary(Relu { shape: x.shape().clone() }, x, tape)
     } else {
         composed(x)
     }
@@ -25,13 +25,11 @@ struct Relu {
 }
 
 impl Unary for Relu {
-    const NAME: &'static str = "relu";
-
     fn output_shape(&self) -> Shape {
         self.shape.clone()
     }
 
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
         simd::dispatch(
             #[inline(always)]
             || x.iter().map(|x| Activation::Relu.apply(*x)).collect(),

@@ -6,7 +6,7 @@
 
 use candle_core::{D, Device, Result, Shape, Tensor};
 
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -21,11 +21,11 @@ const POWER: f64 = 0.75;
 const OFFSET: f64 = 2.0;
 
 /// Local response normalisation. `x`: `[lanes, batch, height, width, channels]`.
-pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn response_norm(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x);
     }
-    apply_unary(ResponseNorm { channels: x.dim(D::Minus1)?, shape: x.shape().clone() }, x)
+    apply_unary(ResponseNorm { channels: x.dim(D::Minus1)?, shape: x.shape().clone() }, x, tape)
 }
 
 /// [`response_norm`] in candle's ops.
@@ -45,13 +45,11 @@ struct ResponseNorm {
 }
 
 impl Unary for ResponseNorm {
-    const NAME: &'static str = "response_norm";
-
     fn output_shape(&self) -> Shape {
         self.shape.clone()
     }
 
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         let mut squares = Neighbours::new(self.channels);
         simd::dispatch(

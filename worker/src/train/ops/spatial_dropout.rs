@@ -5,16 +5,16 @@
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::dropout::{Draw, factors};
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
 /// Drops channels of `x`: `[lanes, batch, height, width, channels]`, each lane by its own draws.
-pub(crate) fn spatial_dropout(x: &Tensor, lanes: &[Draw]) -> Result<Tensor> {
+pub(crate) fn spatial_dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Result<Tensor> {
     let (_, batch, _, _, channels) = x.dims5()?;
     let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, batch * channels)).collect();
     if matches!(x.device(), Device::Cpu) {
-        apply_unary(SpatialDropout { shape: x.shape().clone(), channels, factors }, x)
+        apply_unary(SpatialDropout { shape: x.shape().clone(), channels, factors }, x, tape)
     } else {
         composed(x, factors)
     }
@@ -33,14 +33,8 @@ struct SpatialDropout {
     factors: Vec<f32>,
 }
 
-impl Unary for SpatialDropout {
-    const NAME: &'static str = "spatial_dropout";
-
-    fn output_shape(&self) -> Shape {
-        self.shape.clone()
-    }
-
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+impl SpatialDropout {
+    fn multiplied<T: Element>(&self, x: &[T]) -> Vec<T> {
         let mut y = vec![T::zero(); x.len()];
         let size = x.len() / self.factors.len() * self.channels;
         let images = x.chunks_exact(size).zip(y.chunks_exact_mut(size));
@@ -58,9 +52,19 @@ impl Unary for SpatialDropout {
         }
         y
     }
+}
+
+impl Unary for SpatialDropout {
+    fn output_shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
+        self.multiplied(x)
+    }
 
     fn backward<T: Element>(&self, _x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
-        self.forward(dy)
+        self.multiplied(dy)
     }
 }
 
@@ -81,7 +85,7 @@ mod tests {
         let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, 6)).collect();
         assert!(factors.contains(&0.0), "nothing is dropped");
         let x = numbers("x", &[3, 2, 2, 4, 3]);
-        check_unary("spatial dropout", &x, &|x| spatial_dropout(x, &lanes), &|x| {
+        check_unary("spatial dropout", &x, &|x, tape| spatial_dropout(x, &lanes, tape), &|x| {
             composed(x, factors.clone())
         });
     }
@@ -92,7 +96,7 @@ mod tests {
         const CHANNELS: usize = 19;
         for probability in [0.1, 0.5, 0.9] {
             let ones = Tensor::ones((1, IMAGES, 2, 3, CHANNELS), DType::F32, &Device::Cpu).expect("good");
-            let run = |seed| flat(&spatial_dropout(&ones, &[draw(probability, seed)]).expect("good"));
+            let run = |seed| flat(&spatial_dropout(&ones, &[draw(probability, seed)], None).expect("good"));
             let y = run(7);
             assert_eq!(y, run(7));
             assert_ne!(y, run(8));

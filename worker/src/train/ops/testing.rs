@@ -4,9 +4,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use fittingroom_common::rng::Stream;
 use rand::Rng;
 
-use super::{GradientSlot, Leaf};
+use super::{GradientSlot, InputGradient, Leaf, Tape};
 
-type WeightedForm<'a> = dyn Fn(&Tensor, Leaf<'_>, Leaf<'_>) -> Result<Tensor> + 'a;
+type WeightedForm<'a> = dyn Fn(&Tensor, Leaf<'_>, Leaf<'_>, Option<&mut Tape>) -> Result<Tensor> + 'a;
 type ComposedForm<'a> = dyn Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor> + 'a;
 
 /// One row of a table of checks.
@@ -30,83 +30,71 @@ pub(crate) fn numbers(name: &str, shape: &[usize]) -> Tensor {
 /// Checks an op of activations, weight and bias.
 pub(crate) fn check_weighted(case: Case<'_>) {
     let inputs = [numbers("x", case.x), numbers("weight", case.weight), numbers("bias", case.bias)];
-    let fused = |inputs: &[Tensor]| {
-        let slots = [GradientSlot::default(), GradientSlot::default()];
-        let leaf = |index: usize| Leaf { tensor: &inputs[index], gradient: &slots[index - 1] };
-        let y = (case.fused)(&inputs[0], leaf(1), leaf(2)).expect(case.name);
-        (y, slots)
+    let slots = [GradientSlot::default(), GradientSlot::default()];
+    let fused = |inputs: &[Tensor], tape: Option<&mut Tape>| {
+        let weight = Leaf { tensor: &inputs[1], gradient: &slots[0] };
+        let bias = Leaf { tensor: &inputs[2], gradient: &slots[1] };
+        (case.fused)(&inputs[0], weight, bias, tape).expect(case.name)
     };
     let composed = |inputs: &[Tensor]| (case.composed)(&inputs[0], &inputs[1], &inputs[2]).expect(case.name);
-
-    for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-5)] {
-        let (fused_y, fused_gradients) = gradients(&inputs, dtype, |inputs| fused(inputs));
-        let (composed_y, composed_gradients) =
-            gradients(&inputs, dtype, |inputs| (composed(inputs), Default::default()));
-        assert_close(&format!("{}: result in {dtype:?}", case.name), &fused_y, &composed_y, tolerance);
-        for (which, (fused, composed)) in fused_gradients.iter().zip(&composed_gradients).enumerate() {
-            assert_close(
-                &format!("{}: gradient {which} in {dtype:?}", case.name),
-                fused,
-                composed,
-                tolerance,
-            );
-        }
-        if dtype == DType::F64 {
-            check_differences(case.name, &inputs, &fused_gradients, |inputs| fused(inputs).0);
-        }
-    }
+    check(case.name, &inputs, &slots, &fused, &composed);
 }
 
 /// Checks an op of one input.
 pub(crate) fn check_unary(
     name: &str,
     x: &Tensor,
-    fused: &dyn Fn(&Tensor) -> Result<Tensor>,
+    fused: &dyn Fn(&Tensor, Option<&mut Tape>) -> Result<Tensor>,
     composed: &dyn Fn(&Tensor) -> Result<Tensor>,
 ) {
-    let inputs = [x.clone()];
+    let fused = |inputs: &[Tensor], tape: Option<&mut Tape>| fused(&inputs[0], tape).expect(name);
+    let composed = |inputs: &[Tensor]| composed(&inputs[0]).expect(name);
+    check(name, &[x.clone()], &[], &fused, &composed);
+}
+
+/// `slots`: where the fused form's gradients land, of all inputs but the first.
+fn check(
+    name: &str,
+    inputs: &[Tensor],
+    slots: &[GradientSlot],
+    fused: &dyn Fn(&[Tensor], Option<&mut Tape>) -> Tensor,
+    composed: &dyn Fn(&[Tensor]) -> Tensor,
+) {
     for (dtype, tolerance) in [(DType::F64, 1e-9), (DType::F32, 2e-5)] {
-        let run = |form: &dyn Fn(&Tensor) -> Result<Tensor>| {
-            gradients(&inputs, dtype, |inputs| (form(&inputs[0]).expect(name), Default::default()))
-        };
-        let ((fused_y, fused_gradients), (composed_y, composed_gradients)) = (run(fused), run(composed));
-        assert_close(&format!("{name}: result in {dtype:?}"), &fused_y, &composed_y, tolerance);
-        assert_close(
-            &format!("{name}: gradient in {dtype:?}"),
-            &fused_gradients[0],
-            &composed_gradients[0],
-            tolerance,
-        );
+        let inputs: Vec<Tensor> = inputs.iter().map(|input| input.to_dtype(dtype).expect("float")).collect();
+
+        let mut tape = Tape::taking(InputGradient::Wanted);
+        let y = fused(&inputs, Some(&mut tape));
+        let dx = tape.play(weights_of(&y)).expect("a gradient").expect("that of the input is wanted");
+        let of_slots = slots.iter().map(|slot| flat(&slot.take().expect("every input gets a gradient")));
+        let gradients: Vec<Vec<f64>> = [flat(&dx)].into_iter().chain(of_slots).collect();
+
+        let variables: Vec<Var> =
+            inputs.iter().map(|input| Var::from_tensor(input).expect("a variable")).collect();
+        let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
+        let composed_y = composed(&tensors);
+        let mut store = objective(&composed_y).backward().expect("a gradient");
+        let composed_gradients =
+            tensors.iter().map(|tensor| flat(&store.remove(tensor).expect("every input gets a gradient")));
+
+        assert_close(&format!("{name}: result in {dtype:?}"), &flat(&y), &flat(&composed_y), tolerance);
+        for (which, (fused, composed)) in gradients.iter().zip(composed_gradients).enumerate() {
+            assert_close(&format!("{name}: gradient {which} in {dtype:?}"), fused, &composed, tolerance);
+        }
         if dtype == DType::F64 {
-            check_differences(name, &inputs, &fused_gradients, |inputs| fused(&inputs[0]).expect(name));
+            check_differences(name, &inputs, &gradients, |inputs| fused(inputs, None));
         }
     }
 }
 
 /// A scalar that depends on every number of a result, each with another weight.
 fn objective(y: &Tensor) -> Tensor {
-    let weights = numbers("objective", y.dims()).to_dtype(y.dtype()).expect("float");
-    (y * weights).and_then(|product| product.sum_all()).expect("a sum")
+    (y * weights_of(y)).and_then(|product| product.sum_all()).expect("a sum")
 }
 
-fn gradients(
-    inputs: &[Tensor],
-    dtype: DType,
-    form: impl Fn(&[Tensor]) -> (Tensor, [GradientSlot; 2]),
-) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let variables: Vec<Var> = inputs
-        .iter()
-        .map(|input| Var::from_tensor(&input.to_dtype(dtype).expect("float")).expect("a variable"))
-        .collect();
-    let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-    let (y, slots) = form(&tensors);
-    let mut store = objective(&y).backward().expect("a gradient");
-    let gradients = tensors.iter().enumerate().map(|(index, tensor)| {
-        let short_cut = index.checked_sub(1).and_then(|index| slots[index].take());
-        flat(&short_cut.or_else(|| store.remove(tensor)).expect("every input gets a gradient"))
-    });
-    let gradients = gradients.collect();
-    (flat(&y), gradients)
+/// The gradient of the [`objective`].
+fn weights_of(y: &Tensor) -> Tensor {
+    numbers("objective", y.dims()).to_dtype(y.dtype()).expect("float")
 }
 
 fn check_differences(

@@ -4,19 +4,24 @@
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-use super::{Unary, apply_unary};
+use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
 /// Images at another size. `x`: `[lanes, batch, height, width, channels]`; gives
 /// `[lanes, batch, to_height, to_width, channels]`.
-pub(crate) fn upsample(x: &Tensor, to_height: usize, to_width: usize) -> Result<Tensor> {
+pub(crate) fn upsample(
+    x: &Tensor,
+    to_height: usize,
+    to_width: usize,
+    tape: Option<&mut Tape>,
+) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, to_height, to_width);
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let (rows, columns) = (mixtures(height, to_height), mixtures(width, to_width));
-    apply_unary(Upsample { lanes, batch, height, width, channels, rows, columns }, x)
+    apply_unary(Upsample { lanes, batch, height, width, channels, rows, columns }, x, tape)
 }
 
 /// [`upsample`] in candle's ops: two products with the matrices of mixtures.
@@ -67,13 +72,11 @@ struct Upsample {
 }
 
 impl Unary for Upsample {
-    const NAME: &'static str = "upsample";
-
     fn output_shape(&self) -> Shape {
         (self.lanes, self.batch, self.rows.len(), self.columns.len(), self.channels).into()
     }
 
-    fn forward<T: Element>(&self, x: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
         let row_size = self.width * self.channels;
         let mut y = vec![T::zero(); self.output_shape().elem_count()];
         let mut mixed = vec![T::zero(); row_size];
@@ -149,14 +152,16 @@ mod tests {
             ("from one pixel", [1, 1, 1, 1, 2], (3, 2)),
         ] {
             let x = numbers(name, &shape);
-            check_unary(name, &x, &|x| upsample(x, height, width), &|x| composed(x, height, width));
+            check_unary(name, &x, &|x, tape| upsample(x, height, width, tape), &|x| {
+                composed(x, height, width)
+            });
         }
     }
 
     #[test]
     fn pixels_are_squares_and_the_border_goes_on() {
         let x = Tensor::new(&[1.0f32, 3.0], &Device::Cpu).and_then(|x| x.reshape((1, 1, 1, 2, 1)));
-        let y = upsample(&x.expect("good"), 1, 4).and_then(|y| y.flatten_all()).expect("good");
+        let y = upsample(&x.expect("good"), 1, 4, None).and_then(|y| y.flatten_all()).expect("good");
         assert_eq!(y.to_vec1::<f32>().expect("good"), [1.0, 1.5, 2.5, 3.0]);
     }
 }

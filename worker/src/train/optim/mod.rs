@@ -15,7 +15,6 @@ mod nadam;
 mod rmsprop;
 mod sgd;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor};
 
 use self::adadelta::Adadelta;
@@ -28,6 +27,7 @@ use self::rmsprop::RmsProp;
 use self::sgd::Sgd;
 use super::element::{Reading, modify};
 use super::hyper::{GradientSettings, Lane, OptimizerKind, UpdateSettings};
+use super::ops::Gradients;
 use super::params::{Parameter, Role};
 use super::simd;
 
@@ -70,11 +70,11 @@ impl Optimizer {
     pub fn step(
         &mut self,
         parameters: &[Parameter],
-        mut store: GradStore,
+        mut gradients: Gradients,
         learning_rates: &[f64],
     ) -> Result<()> {
         self.steps += 1;
-        let take = |parameter: &Parameter| match parameter.take_gradient(&mut store) {
+        let take = |parameter: &Parameter| match parameter.take_gradient(&mut gradients) {
             Some(gradient) => gradient.contiguous(),
             None => {
                 candle_core::bail!("a parameter of shape {:?} has no gradient", parameter.values().dims())

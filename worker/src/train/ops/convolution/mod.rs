@@ -11,7 +11,7 @@ use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::narrowed;
 use super::window::{Window, Windows};
-use super::{Activation, Gradients, InputGradient, Leaf, Saved, Weighted, apply_weighted};
+use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
 use crate::train::element::Element;
 
 /// A convolution layer.
@@ -25,6 +25,7 @@ pub fn convolution(
     bias: Leaf<'_>,
     window: Window,
     activation: Activation,
+    tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
         return composed(x, weight.tensor, bias.tensor, window, activation);
@@ -33,7 +34,7 @@ pub fn convolution(
     let (lanes, outputs, _) = weight.tensor.dims3()?;
     let windows = window.over(height, width, channels)?;
     let geometry = Geometry { batch, outputs, windows, activation };
-    apply_weighted(Convolution { lanes, x_lanes, geometry }, x, weight, bias)
+    apply_weighted(Convolution { lanes, x_lanes, geometry }, x, weight, bias, tape)
 }
 
 /// [`convolution`] in candle's ops.
@@ -122,14 +123,12 @@ impl Convolution {
 }
 
 impl Weighted for Convolution {
-    const NAME: &'static str = "convolution";
-
     fn output_shape(&self) -> Shape {
         let Geometry { batch, outputs, windows, .. } = self.geometry;
         (self.lanes, batch, windows.rows, windows.columns, outputs).into()
     }
 
-    fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
+    fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let geometry = &self.geometry;
         let mut y = Vec::with_capacity(self.lanes * geometry.batch * geometry.result());
         for (lane, bias) in bias.chunks_exact(geometry.outputs).enumerate() {
@@ -142,10 +141,10 @@ impl Weighted for Convolution {
         y
     }
 
-    fn backward<T: Element>(&self, saved: &Saved<'_, T>, input: InputGradient) -> Gradients<T> {
+    fn backward<T: Element>(&self, saved: &Saved<'_, T>, input: InputGradient) -> WeightedGradients<T> {
         let geometry = &self.geometry;
         let size = geometry.batch * geometry.result();
-        let mut gradients = Gradients {
+        let mut gradients = WeightedGradients {
             x: (input == InputGradient::Wanted).then(Vec::new),
             weight: Vec::with_capacity(saved.weight.len()),
             bias: Vec::with_capacity(self.lanes * geometry.outputs),
@@ -180,9 +179,9 @@ impl Weighted for Convolution {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::ops::GradientSlot;
     use crate::train::ops::testing::{Case, assert_close, check_weighted, flat, numbers};
-    use candle_core::{DType, Var};
+    use crate::train::ops::{GradientSlot, InputGradient};
+    use candle_core::DType;
 
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
@@ -217,7 +216,7 @@ mod tests {
                     x: &x,
                     weight: &weight,
                     bias: &[weight[0], weight[1]],
-                    fused: &|x, weight, bias| convolution(x, weight, bias, window, activation),
+                    fused: &|x, weight, bias, tape| convolution(x, weight, bias, window, activation, tape),
                     composed: &|x, weight, bias| composed(x, weight, bias, window, activation),
                 });
             }
@@ -243,7 +242,7 @@ mod tests {
                 x: &x,
                 weight: &weight,
                 bias: &[weight[0], weight[1]],
-                fused: &|x, weight, bias| convolution(x, weight, bias, window, Activation::Relu),
+                fused: &|x, weight, bias, tape| convolution(x, weight, bias, window, Activation::Relu, tape),
                 composed: &|x, weight, bias| composed(x, weight, bias, window, Activation::Relu),
             });
         }
@@ -256,14 +255,14 @@ mod tests {
         let bias = numbers("bias", &[1, 96]);
         let window = Window { size: 3, stride: 1, padding: 1 };
         let run = |dtype| {
-            let var = |tensor: &Tensor| Var::from_tensor(&tensor.to_dtype(dtype)?);
             let slots = [GradientSlot::default(), GradientSlot::default()];
-            let (x, weight, bias) = (var(&x)?, var(&weight)?, var(&bias)?);
+            let (x, weight, bias) = (x.to_dtype(dtype)?, weight.to_dtype(dtype)?, bias.to_dtype(dtype)?);
             let (weight, bias) =
                 (Leaf { tensor: &weight, gradient: &slots[0] }, Leaf { tensor: &bias, gradient: &slots[1] });
-            let y = convolution(&x, weight, bias, window, Activation::Identity)?;
-            let store = (&y * numbers("objective", y.dims()).to_dtype(dtype)?)?.sum_all()?.backward()?;
-            let gradients = [slots[0].take(), slots[1].take(), store.get(&x).cloned()];
+            let mut tape = Tape::taking(InputGradient::Wanted);
+            let y = convolution(&x, weight, bias, window, Activation::Identity, Some(&mut tape))?;
+            let dx = tape.play(numbers("objective", y.dims()).to_dtype(dtype)?)?;
+            let gradients = [slots[0].take(), slots[1].take(), dx];
             let gradients = gradients.map(|gradient| flat(&gradient.expect("a gradient")));
             Ok::<_, candle_core::Error>((flat(&y), gradients))
         };
@@ -285,7 +284,8 @@ mod tests {
         let gradient = Default::default();
         let leaf = |tensor| Leaf { tensor, gradient: &gradient };
         let window = Window { size: 2, stride: 1, padding: 0 };
-        let y = convolution(&x.expect("good"), leaf(&weight), leaf(&bias), window, Activation::Identity);
+        let (weight, bias) = (leaf(&weight), leaf(&bias));
+        let y = convolution(&x.expect("good"), weight, bias, window, Activation::Identity, None);
         let y = y.and_then(|y| y.flatten_all()).and_then(|y| y.to_vec1::<f32>()).expect("good");
         assert_eq!(y, [5421.5, 6532.5]);
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::unroll::{roll, unroll, unroll_transposed};
 use super::{Geometry, LaneGradients, LaneSaved};
 use crate::train::element::Element;
-use crate::train::matrix::{Matrix, Write, multiply, transpose};
+use crate::train::matrix::{Matrix, Write, append_product, multiply, transpose};
 use crate::train::ops::InputGradient;
 use crate::train::ops::linear::{add_bias, before_activation};
 
@@ -73,15 +73,12 @@ impl Geometry {
 pub(super) fn forward<T: Element>(geometry: &Geometry, x: &[T], weight: &[T], bias: &[T], y: &mut Vec<T>) {
     let patch = geometry.windows.patch();
     let weight = transpose(weight, geometry.outputs, patch);
-    let (mut patches, mut result) = (Vec::new(), Vec::new());
+    let mut patches = Vec::new();
     for tile in geometry.tiles() {
-        // In the cache first, then to where it stays: `y` would have to be filled with zeros before
-        // a product could go there.
-        result.resize(geometry.results(&tile).len(), T::zero());
         let patches = geometry.unrolled(x, &tile, &mut patches);
-        multiply(&mut result, Write::Replace, patches, Matrix::new(&weight, patch, geometry.outputs));
-        add_bias(&mut result, bias, geometry.activation);
-        y.extend_from_slice(&result);
+        let first = y.len();
+        append_product(y, patches, Matrix::new(&weight, patch, geometry.outputs));
+        add_bias(&mut y[first..], bias, geometry.activation);
     }
 }
 
