@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fittingroom_common::dataset::{self, Dataset, DatasetError, FileRole, KnownDataset, Manifest};
+use fittingroom_common::dataset::{self, DatasetError, FileRole, KnownDataset, Manifest, Shape};
 use fittingroom_common::id::{ArtifactHash, Name};
 use tokio::sync::{Mutex, mpsc};
 
@@ -215,7 +215,7 @@ async fn check(name: Name, files: [Vec<u8>; 4]) -> Result<(Manifest, [Vec<u8>; 4
         if let Some(known) = KnownDataset::find(name.as_str()) {
             known.check(borrowed())?;
         }
-        let shape = Dataset::from_files(borrowed())?.shape;
+        let shape = Shape::of_files(borrowed())?;
         let manifest = Manifest { name, shape, files: borrowed().map(ArtifactHash::of) };
         Ok::<_, DatasetError>((manifest, files))
     });

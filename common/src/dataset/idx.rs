@@ -58,6 +58,11 @@ impl<'a> Idx<'a> {
     /// The most rows or columns of an image.
     pub const MAX_SIDE: usize = 1024;
 
+    /// How many bytes come before the data of a file of so many dimensions.
+    pub const fn header_bytes(dimensions: usize) -> usize {
+        4 + 4 * dimensions
+    }
+
     /// Reads an IDX file. Nothing is allocated by what it claims.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, IdxError> {
         let short = IdxError::ShortHeader { bytes: bytes.len() };

@@ -10,6 +10,8 @@ mod known;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 pub use idx::{Idx, IdxError};
 pub use known::{KnownDataset, KnownFile};
 
@@ -53,9 +55,9 @@ impl fmt::Display for FileRole {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Grey values, image after image, row after row: `[count, height, width]`.
-    pub pixels: Vec<u8>,
+    pub pixels: Bytes,
     /// The class of each image, from 0.
-    pub labels: Vec<u8>,
+    pub labels: Bytes,
 }
 
 /// What is read from the four files before any training: sizes that a model is built for.
@@ -188,9 +190,9 @@ fn all_names() -> String {
     FileRole::ALL.map(FileRole::file_name).join(", ")
 }
 
-impl Dataset {
-    /// The dataset that the four unpacked files spell out, in the order of [`FileRole::ALL`].
-    pub fn from_files(files: [&[u8]; 4]) -> Result<Self, DatasetError> {
+impl Shape {
+    /// What the four unpacked files of a usable dataset hold, in the order of [`FileRole::ALL`].
+    pub fn of_files(files: [&[u8]; 4]) -> Result<Self, DatasetError> {
         let parse =
             |role: FileRole, bytes| Idx::parse(bytes).map_err(|source| DatasetError::Idx { role, source });
         let [train_images, train_labels, test_images, test_labels] = FileRole::ALL;
@@ -204,8 +206,7 @@ impl Dataset {
             if count != label_count {
                 return Err(DatasetError::Unequal { images, image_count: count, labels, label_count });
             }
-            let part = Part { pixels: image_idx.data.to_vec(), labels: label_idx.data.to_vec() };
-            Ok((part, count, height, width))
+            Ok((label_idx.data.iter().max(), count, height, width))
         };
         let (train, train_count, height, width) = part(train_images, train_labels, files[0], files[1])?;
         let (test, test_count, test_height, test_width) = part(test_images, test_labels, files[2], files[3])?;
@@ -217,13 +218,13 @@ impl Dataset {
                 test_width,
             });
         }
-        let Some(&largest) = train.labels.iter().max() else {
+        let Some(&largest) = train else {
             return Err(DatasetError::TooSmall { role: train_images, problem: "no images" });
         };
         if largest == 0 {
             return Err(DatasetError::TooSmall { role: train_labels, problem: "one class only" });
         }
-        match test.labels.iter().max() {
+        match test {
             None => {
                 return Err(DatasetError::TooSmall { role: test_images, problem: "no images" });
             }
@@ -233,14 +234,26 @@ impl Dataset {
             Some(_) => {}
         }
         let classes = usize::from(largest) + 1;
-        let shape = Shape { height, width, classes, train_images: train_count, test_images: test_count };
-        Ok(Self { shape, train, test })
+        Ok(Self { height, width, classes, train_images: train_count, test_images: test_count })
+    }
+}
+
+impl Dataset {
+    /// The dataset that the four unpacked files spell out, in the order of [`FileRole::ALL`]. Nothing
+    /// is copied: a file that is mapped into memory stays where it is.
+    pub fn from_files(files: [Bytes; 4]) -> Result<Self, DatasetError> {
+        let shape = Shape::of_files(files.each_ref().map(|bytes| &**bytes))?;
+        let [train_images, train_labels, test_images, test_labels] = files;
+        let part = |images: Bytes, labels: Bytes| Part {
+            pixels: images.slice(Idx::header_bytes(3)..),
+            labels: labels.slice(Idx::header_bytes(1)..),
+        };
+        Ok(Self { shape, train: part(train_images, train_labels), test: part(test_images, test_labels) })
     }
 
     /// The dataset in a folder of IDX files, packed (`.gz`) or not.
     pub fn from_folder(folder: &Path) -> Result<Self, DatasetError> {
-        let files = read_folder(folder)?;
-        Self::from_files([&files[0], &files[1], &files[2], &files[3]])
+        Self::from_files(read_folder(folder)?.map(Bytes::from))
     }
 }
 
@@ -313,7 +326,7 @@ mod tests {
     }
 
     fn read(files: &[Vec<u8>; 4]) -> Result<Dataset, DatasetError> {
-        Dataset::from_files([&files[0], &files[1], &files[2], &files[3]])
+        Dataset::from_files(files.clone().map(Bytes::from))
     }
 
     #[test]
@@ -321,7 +334,7 @@ mod tests {
         let dataset = read(&tiny()).expect("good");
         let expected = Shape { height: 2, width: 2, classes: 3, train_images: 3, test_images: 1 };
         assert_eq!(dataset.shape, expected);
-        assert_eq!(dataset.test.pixels, [9; 4]);
+        assert_eq!(dataset.test, Part { pixels: vec![9; 4].into(), labels: vec![1].into() });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use fittingroom_common::dataset::{Dataset, FileRole, KnownDataset, Manifest, Shape, read_folder};
+use fittingroom_common::dataset::{FileRole, KnownDataset, Manifest, Shape, read_folder};
 use fittingroom_common::id::{ArtifactHash, Name};
 use fittingroom_common::operator::{AddDataset, FetchStep};
 use fittingroom_common::record::DatasetRecord;
@@ -111,7 +111,7 @@ impl Local {
         if let Some(known) = known {
             known.check(all)?;
         }
-        let shape = Dataset::from_files(all)?.shape;
+        let shape = Shape::of_files(all)?;
         Ok(Self { files, shape })
     }
 

@@ -25,9 +25,11 @@ impl Split {
     /// One tenth of each class, rounded, goes to validation, but at least one image in all.
     pub fn stratified(labels: &[u8], seed: u64) -> Self {
         let mut split = Self { training: Vec::new(), validation: Vec::new() };
-        for class in 0..=u8::MAX {
-            let of_class = |(index, label): (usize, &u8)| (*label == class).then_some(index as u32);
-            let mut images: Vec<u32> = labels.iter().enumerate().filter_map(of_class).collect();
+        let mut classes = vec![Vec::new(); 256];
+        for (index, &label) in labels.iter().enumerate() {
+            classes[usize::from(label)].push(index as u32);
+        }
+        for (class, images) in (0..=u8::MAX).zip(&mut classes) {
             images.shuffle(&mut rng::split(seed, class).generator());
             let validation = (images.len() + 5) / 10;
             split.validation.extend(&images[..validation]);
@@ -70,25 +72,13 @@ pub enum Standardization {
 impl Standardization {
     /// The statistics of some images of a part.
     pub fn of(part: &Part, pixels: usize, images: &[u32]) -> Self {
-        // Counting the 256 grey values first makes the sums exact.
-        let mut counts = [0u64; 256];
+        let (mut sum, mut squares) = (0, 0);
         for &image in images {
-            for &pixel in &part.pixels[image as usize * pixels..][..pixels] {
-                counts[usize::from(pixel)] += 1;
-            }
+            let of_image = sums(&part.pixels[image as usize * pixels..][..pixels]);
+            (sum, squares) = (sum + of_image.0, squares + of_image.1);
         }
-        let total = counts.iter().sum::<u64>().max(1) as f64;
-        let average = |of: &dyn Fn(f64) -> f64| {
-            let sum: f64 = counts
-                .iter()
-                .zip(0u8..=255)
-                .map(|(&count, grey)| count as f64 * of(f64::from(grey) / 255.0))
-                .sum();
-            sum / total
-        };
-        let mean = average(&|grey| grey);
-        let deviation = average(&|grey| (grey - mean).powi(2)).sqrt();
-        Self::Fixed { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
+        let (mean, deviation) = mean_and_deviation(sum, squares, images.len() * pixels);
+        Self::Fixed { mean: mean / 255.0, deviation: if deviation > 0.0 { deviation / 255.0 } else { 1.0 } }
     }
 
     /// The factor and the offset that take an image's grey values from 0 to 255 to the input.
@@ -96,13 +86,9 @@ impl Standardization {
         match self {
             Self::Fixed { mean, deviation } => affine(mean, deviation),
             Self::PerImage => {
-                // Whole numbers: the sums are exact.
-                let sum: u64 = image.iter().map(|&grey| u64::from(grey)).sum();
-                let squares: u64 = image.iter().map(|&grey| u64::from(grey).pow(2)).sum();
-                let count = image.len() as f64;
-                let mean = sum as f64 / count;
-                let variance = (squares as f64 / count - mean * mean).max(0.0);
-                affine(mean / 255.0, (variance.sqrt() / 255.0).max(count.sqrt().recip()))
+                let (sum, squares) = sums(image);
+                let (mean, deviation) = mean_and_deviation(sum, squares, image.len());
+                affine(mean / 255.0, (deviation / 255.0).max((image.len() as f64).sqrt().recip()))
             }
         }
     }
@@ -123,6 +109,34 @@ impl Standardization {
             }
         }
     }
+}
+
+/// The sums of grey values and of their squares. They are whole numbers, and so exact.
+fn sums(grey: &[u8]) -> (u64, u64) {
+    /// So few that the sum of their squares fits into 32 bits.
+    const RUN: usize = 4096;
+    simd::dispatch(
+        #[inline(always)]
+        || {
+            let (mut sum, mut squares) = (0, 0);
+            for run in grey.chunks(RUN) {
+                let (mut of_run, mut squares_of_run) = (0u32, 0u32);
+                for &grey in run {
+                    of_run += u32::from(grey);
+                    squares_of_run += u32::from(grey) * u32::from(grey);
+                }
+                sum += u64::from(of_run);
+                squares += u64::from(squares_of_run);
+            }
+            (sum, squares)
+        },
+    )
+}
+
+fn mean_and_deviation(sum: u64, squares: u64, count: usize) -> (f64, f64) {
+    let count = count.max(1) as f64;
+    let mean = sum as f64 / count;
+    (mean, (squares as f64 / count - mean * mean).max(0.0).sqrt())
 }
 
 fn affine(mean: f64, deviation: f64) -> (f64, f64) {
@@ -346,7 +360,7 @@ mod tests {
         let shape = Shape { height: 7, width: 9, classes: 5, train_images: 6, test_images: 0 };
         let part = Part {
             pixels: (0..6 * 63).map(|pixel| (pixel * 37 % 251) as u8).collect(),
-            labels: vec![0, 1, 2, 3, 4, 0],
+            labels: vec![0, 1, 2, 3, 4, 0].into(),
         };
         let input = Standardization::of(&part, 63, &[0, 1, 2, 3, 4, 5]);
         let on_host = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
@@ -390,7 +404,7 @@ mod tests {
         let shape = Shape { height, width, classes: 4, train_images: 4, test_images: 0 };
         let part = Part {
             pixels: (0..4u8).flat_map(|class| [60 * class + 20; 64]).collect(),
-            labels: vec![0, 1, 2, 3],
+            labels: vec![0, 1, 2, 3].into(),
         };
         let input = Standardization::Fixed { mean: 0.0, deviation: 1.0 / 255.0 };
         let images = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
@@ -423,7 +437,7 @@ mod tests {
 
     #[test]
     fn inputs_have_mean_0_and_deviation_1_over_the_training_images() {
-        let part = Part { pixels: vec![0, 255, 51, 102, 10, 20], labels: vec![0, 1, 0] };
+        let part = Part { pixels: vec![0, 255, 51, 102, 10, 20].into(), labels: vec![0, 1, 0].into() };
         let input = Standardization::of(&part, 2, &[0, 1]);
         let Standardization::Fixed { mean, deviation } = input else { panic!("{input:?}") };
         assert_close("mean", &[mean], &[0.4], 1e-12);
@@ -439,7 +453,7 @@ mod tests {
     fn inputs_are_standardised_as_asked() {
         // The least deviation of an image of 4 pixels is 1/2.
         let pixels = [[0, 255, 0, 255], [255, 0, 0, 0], [10, 20, 30, 40], [200; 4]];
-        let part = Part { pixels: pixels.concat(), labels: vec![0, 1, 0, 1] };
+        let part = Part { pixels: pixels.concat().into(), labels: vec![0, 1, 0, 1].into() };
         let shape = Shape { height: 2, width: 2, classes: 2, train_images: 4, test_images: 4 };
         let dataset = Dataset { shape, train: part.clone(), test: part };
         for (standardization, expected) in [
@@ -485,7 +499,7 @@ mod tests {
     fn an_image_by_itself_has_mean_0_and_deviation_1() {
         let part = Part {
             pixels: (0..128).map(|pixel| (pixel * pixel * 37 % 251) as u8).collect(),
-            labels: vec![0, 1],
+            labels: vec![0, 1].into(),
         };
         let shape = Shape { height: 8, width: 8, classes: 2, train_images: 2, test_images: 2 };
         let images = Images::new(&part, &shape, Standardization::PerImage, &Device::Cpu).expect("good");

@@ -37,16 +37,16 @@ pub(crate) fn dataset_of(height: usize, width: usize, train_images: usize, test_
     let classes = 3;
     let part = |name: &str, count: usize| {
         let mut generator = Stream::new(1).named(name).generator();
-        let mut part = Part { pixels: Vec::new(), labels: Vec::new() };
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for image in 0..count {
             let class = image % classes;
             for pixel in 0..height * width {
                 let bright = pixel / width / 2 == class && pixel % width / 2 == class;
-                part.pixels.push(generator.random_range(0..100u8) + if bright { 100 } else { 0 });
+                pixels.push(generator.random_range(0..100u8) + if bright { 100 } else { 0 });
             }
-            part.labels.push(class as u8);
+            labels.push(class as u8);
         }
-        part
+        Part { pixels: pixels.into(), labels: labels.into() }
     };
     let shape = Shape { height, width, classes, train_images, test_images };
     Dataset { shape, train: part("train", train_images), test: part("test", test_images) }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use candle_core::Device;
 use fittingroom_common::dataset::{Dataset, KnownDataset, Manifest, read_folder};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter};
@@ -141,8 +142,8 @@ impl Asked {
 
     /// The dataset, without a look at what the record says of it.
     pub(super) fn dataset(&self) -> Result<(Dataset, DatasetRecord), TrainCommandError> {
-        let files = read_folder(&self.folder)?;
-        let dataset = Dataset::from_files([&files[0], &files[1], &files[2], &files[3]])?;
+        let files = read_folder(&self.folder)?.map(Bytes::from);
+        let dataset = Dataset::from_files(files.clone())?;
         let called = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
         let manifest = Manifest {
             name: Name::sanitised(&called.file_name().unwrap_or_default().to_string_lossy()),

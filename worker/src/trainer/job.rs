@@ -1,14 +1,18 @@
 //! What a trainer does for a command: train a trial, or evaluate a model.
 
+use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use candle_core::Device;
 use fittingroom_common::dataset::{Dataset, DatasetError};
 use fittingroom_common::trial::{Failure, FailureReason};
+use memmap2::Mmap;
 
 use super::protocol::{DatasetFiles, Event, TrainCommand};
 use crate::train::data::Images;
@@ -70,12 +74,21 @@ impl Memory {
 
 fn read(files: &DatasetFiles) -> Result<Dataset, Failure> {
     let bad = |error: &dyn std::fmt::Display| Failure::new(FailureReason::BadData, error.to_string());
-    let mut bytes = Vec::new();
-    for path in files {
-        let read = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.clone(), source });
-        bytes.push(read.map_err(|error| bad(&error))?);
-    }
-    Dataset::from_files([&bytes[0], &bytes[1], &bytes[2], &bytes[3]]).map_err(|error| bad(&error))
+    let [a, b, c, d] = files.each_ref().map(|path| {
+        let mapped = map(path).map_err(|source| DatasetError::Read { path: path.clone(), source });
+        mapped.map_err(|error| bad(&error))
+    });
+    Dataset::from_files([a?, b?, c?, d?]).map_err(|error| bad(&error))
+}
+
+/// A file as it lies in the system's memory, where all trainers of a machine share it.
+fn map(path: &Path) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    // SAFETY: what the agent's cache holds is named by its hash and never written again, only
+    // replaced as a whole. Where somebody else cuts a file short, the system ends this process, and
+    // the agent reports a crash.
+    let mapped = unsafe { Mmap::map(&file)? };
+    Ok(Bytes::from_owner(mapped))
 }
 
 impl Job {
@@ -92,8 +105,8 @@ impl Job {
         device: &Device,
         memory: &mut Memory,
         stop: &AtomicBool,
-        tell: &mut dyn FnMut(Event) -> std::io::Result<()>,
-    ) -> std::io::Result<Ended> {
+        tell: &mut dyn FnMut(Event) -> io::Result<()>,
+    ) -> io::Result<Ended> {
         if stop.load(Ordering::Relaxed) {
             return Ok(Ended::Stopped);
         }

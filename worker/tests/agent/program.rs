@@ -3,7 +3,7 @@
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use fittingroom_common::dataset::Dataset;
+use fittingroom_common::dataset::Shape;
 use fittingroom_common::hyperparameter::Parameter;
 use fittingroom_common::id::ArtifactHash;
 use fittingroom_common::trial::FailureReason;
@@ -42,8 +42,7 @@ fn stage() -> Stage {
 fn of_dataset(trial: u64, work: Work) -> Assignment {
     let files = dataset();
     let mut assignment = assignment(trial, work);
-    assignment.dataset.shape =
-        Dataset::from_files([&files[0], &files[1], &files[2], &files[3]]).expect("a good dataset").shape;
+    assignment.dataset.shape = Shape::of_files(files.each_ref().map(Vec::as_slice)).expect("a good dataset");
     assignment.dataset.files = files.map(|bytes| ArtifactHash::of(&bytes));
     assignment
 }

@@ -4,23 +4,23 @@ use super::Definition;
 use crate::hyperparameter::{DefaultValue, Domain};
 
 /// The models that have convolutions.
-pub(super) const CONVOLUTIONAL: &[&str] = &["lenet", "alexnet", "vgg"];
+pub(super) const CONVOLUTIONAL: &[&str] = &["cnn", "lenet", "alexnet", "vgg"];
 
 pub(super) static MODEL: &[Definition] = &[
     Definition {
         name: "model",
-        domain: Domain::Choice(&["fcn", "dnn", "lenet", "alexnet", "vgg", "resnet", "wide_resnet"]),
+        domain: Domain::Choice(&["fcn", "dnn", "cnn", "lenet", "alexnet", "vgg", "resnet", "wide_resnet"]),
         default: DefaultValue::Choice("fcn"),
         used_with: None,
-        meaning: "architecture: fcn (fully connected), dnn (the same, deep), lenet (conv 5x5 to 32, pool, conv 5x5 to 64, pool, 256, 128), \
+        meaning: "architecture: fcn (fully connected), dnn (the same, deep), cnn (convolutions, each with a pool, then fully connected), lenet (conv 5x5 to 32, pool, conv 5x5 to 64, pool, 256, 128), \
                   alexnet, vgg (small), resnet (small, pre-activation) or wide_resnet; `fittingroom-worker models` shows their shapes",
     },
     Definition {
         name: "hidden_sizes",
         domain: Domain::Sizes { max_layers: 64, max_size: 65_536 },
         default: DefaultValue::Sizes(&[256, 128]),
-        used_with: Some(("model", &["fcn"])),
-        meaning: "units of each hidden layer, as a list: [300, 200]",
+        used_with: Some(("model", &["fcn", "cnn"])),
+        meaning: "units of each hidden fully connected layer, as a list: [300, 200]",
     },
     Definition {
         name: "depth",
@@ -62,8 +62,15 @@ pub(super) static MODEL: &[Definition] = &[
         name: "channels",
         domain: Domain::Sizes { max_layers: 8, max_size: 4096 },
         default: DefaultValue::Sizes(&[32, 64, 128]),
-        used_with: Some(("model", &["resnet"])),
-        meaning: "channels of each stage, as a list; the image is halved from each stage to the next",
+        used_with: Some(("model", &["cnn", "resnet"])),
+        meaning: "channels of each stage, as a list; the image is halved from each stage to the next. A stage of a cnn is one convolution",
+    },
+    Definition {
+        name: "kernel_size",
+        domain: Domain::Integer { min: 1, max: 15 },
+        default: DefaultValue::Integer(3),
+        used_with: Some(("model", &["cnn"])),
+        meaning: "rows and columns of each convolution's windows",
     },
     Definition {
         name: "blocks",
