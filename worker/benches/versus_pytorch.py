@@ -39,34 +39,14 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"))
-from compare_training import LeNet, printed_split, subset
-from models import AlexNet, ResNet
+from compare_training import printed_split, subset
+from models import AlexNet, Cnn, Fcn, LeNet, ResNet, no_norm
 
 EPOCHS = 2
 LOSS_TOLERANCE = 5e-3
 # Far from its usual 1e-8: that lets gradients that are nothing but rounding make full steps, and the two
 # sides part (see compare_training.py). It costs no time and saves none.
 EPSILON = 1e-3
-
-
-class Fcn(nn.Module):
-    """Linear layers, with or without batch normalisation before each ReLU."""
-
-    def __init__(self, hidden, norm):
-        super().__init__()
-        sizes = [784, *hidden]
-        self.hidden = range(1, len(sizes))
-        for index in self.hidden:
-            setattr(self, f"fc{index}", nn.Linear(sizes[index - 1], sizes[index]))
-            setattr(self, f"norm{index}", nn.BatchNorm1d(sizes[index]) if norm else nn.Identity())
-        self.last = f"fc{len(sizes)}"
-        setattr(self, self.last, nn.Linear(sizes[-1], 10))
-
-    def forward(self, x):
-        x = x.flatten(1)
-        for index in self.hidden:
-            x = functional.relu(getattr(self, f"norm{index}")(getattr(self, f"fc{index}")(x)))
-        return getattr(self, self.last)(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +62,24 @@ class Model:
 
 MODELS = {
     "fcn 256-128, batch norm": Model(
-        lambda: Fcn((256, 128), norm=True),
+        lambda: Fcn([256, 128], nn.BatchNorm1d),
         {"model": "fcn", "hidden_sizes": "256,128", "normalization": "batch"},
         (64, 128, 512),
         20_000,
     ),
     "fcn 300-200": Model(
-        lambda: Fcn((300, 200), norm=False),
+        lambda: Fcn([300, 200], no_norm),
         {"model": "fcn", "hidden_sizes": "300,200", "normalization": "none"},
         (64, 128, 512),
         20_000,
     ),
     "lenet": Model(LeNet, {"model": "lenet", "normalization": "none"}, (64,), 2_400),
+    "cnn 32-64, batch norm": Model(
+        lambda: Cnn([32, 64], 3, [128], nn.BatchNorm2d, nn.BatchNorm1d),
+        {"model": "cnn", "channels": "32,64", "hidden_sizes": "128", "normalization": "batch"},
+        (128,),
+        4_000,
+    ),
     "resnet 32-64-128, batch norm": Model(
         lambda: ResNet(32, [32, 64, 128], 2, nn.BatchNorm2d),
         {"model": "resnet", "channels": "32,64,128", "blocks": 2, "normalization": "batch"},

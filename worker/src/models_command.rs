@@ -165,6 +165,7 @@ mod tests {
         for (start, numbers) in [
             ("fcn hidden_sizes=256-128 ", " 235,146 "),
             ("dnn depth=4 width=256 residual=false ", " 400,906 "),
+            ("cnn hidden_sizes=256-128 channels=32-64-128 kernel_size=3 ", " 422,026 "),
             ("lenet ", " 889,354 "),
             ("alexnet alexnet_geometry=adapted classifier_units=4096 ", " 23,271,114 "),
             ("alexnet alexnet_geometry=original classifier_units=4096 ", " 1,060,924,256 "),
@@ -175,7 +176,7 @@ mod tests {
             let line = lines.iter().find(|line| line.starts_with(start));
             assert!(line.is_some_and(|line| line.contains(numbers)), "{start}{numbers}:\n{table}");
         }
-        assert_eq!(lines.len(), 1 + 8, "{table}");
+        assert_eq!(lines.len(), 1 + 9, "{table}");
         assert!(table.contains(" 28x28x1 28x28x32 14x14x64 7x7x128 128 10\n"), "{table}");
     }
 

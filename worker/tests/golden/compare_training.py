@@ -47,41 +47,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import AlexNet
+from models import AlexNet, Fcn, LeNet
 
 BATCH = 64
 EPOCHS = 2
-
-
-class Fcn(nn.Module):
-    """784-256-128-10 with batch normalisation before each ReLU."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc1, self.norm1 = nn.Linear(784, 256), nn.BatchNorm1d(256)
-        self.fc2, self.norm2 = nn.Linear(256, 128), nn.BatchNorm1d(128)
-        self.fc3 = nn.Linear(128, 10)
-
-    def forward(self, x):
-        x = functional.relu(self.norm1(self.fc1(x.flatten(1))))
-        x = functional.relu(self.norm2(self.fc2(x)))
-        return self.fc3(x)
-
-
-class LeNet(nn.Module):
-    """Two convolutions with pooling, then 256-128-10."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 5, padding=2)
-        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(3136, 256), nn.Linear(256, 128), nn.Linear(128, 10)
-
-    def forward(self, x):
-        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2)
-        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
-        x = functional.relu(self.fc1(x.flatten(1)))
-        return self.fc3(functional.relu(self.fc2(x)))
 
 
 def alexnet():
@@ -96,7 +65,7 @@ def alexnet():
 
 CASES = {
     "fcn 256-128, batch norm, Adam": {
-        "model": Fcn,
+        "model": lambda: Fcn([256, 128], nn.BatchNorm1d),
         "settings": {
             "model": "fcn",
             "hidden_sizes": "256,128",

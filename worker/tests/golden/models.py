@@ -13,6 +13,70 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def no_norm(_channels: int) -> nn.Module:
+    return nn.Identity()
+
+
+class Fcn(nn.Module):
+    def __init__(self, hidden: list[int], norm):
+        super().__init__()
+        self.depth, sizes = len(hidden), [784, *hidden]
+        for layer in range(1, self.depth + 1):
+            setattr(self, f"fc{layer}", nn.Linear(sizes[layer - 1], sizes[layer]))
+            setattr(self, f"norm{layer}", norm(sizes[layer]))
+        setattr(self, f"fc{self.depth + 1}", nn.Linear(sizes[-1], 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for layer in range(1, self.depth + 1):
+            x = F.relu(getattr(self, f"norm{layer}")(getattr(self, f"fc{layer}")(x)))
+        return getattr(self, f"fc{self.depth + 1}")(x)
+
+
+class Cnn(nn.Module):
+    def __init__(self, channels: list[int], size: int, hidden: list[int], norm=no_norm, linear_norm=no_norm):
+        super().__init__()
+        self.convolutions, channels = len(channels), [1, *channels]
+        for number in range(1, len(channels)):
+            inputs, outputs = channels[number - 1 : number + 1]
+            setattr(self, f"conv{number}", nn.Conv2d(inputs, outputs, size, padding=(size - 1) // 2))
+            setattr(self, f"norm{number}", norm(outputs))
+        features = self.images(torch.zeros(2, 1, 28, 28)).flatten(1).shape[1]
+        self.linears, sizes = len(hidden), [features, *hidden, 10]
+        for number in range(1, len(sizes)):
+            setattr(self, f"fc{number}", nn.Linear(sizes[number - 1], sizes[number]))
+        for number, outputs in enumerate(hidden, self.convolutions + 1):
+            setattr(self, f"norm{number}", linear_norm(outputs))
+
+    def images(self, x: Tensor) -> Tensor:
+        for number in range(1, self.convolutions + 1):
+            x = F.max_pool2d(F.relu(getattr(self, f"norm{number}")(getattr(self, f"conv{number}")(x))), 2)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.images(x).flatten(1)
+        for number in range(1, self.linears + 1):
+            norm = getattr(self, f"norm{self.convolutions + number}")
+            x = F.relu(norm(getattr(self, f"fc{number}")(x)))
+        return getattr(self, f"fc{self.linears + 1}")(x)
+
+
+class LeNet(nn.Module):
+    def __init__(self, norm=no_norm, linear_norm=no_norm):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(1, 32, 5, padding=2), norm(32)
+        self.conv2, self.norm2 = nn.Conv2d(32, 64, 5, padding=2), norm(64)
+        self.fc1, self.norm3 = nn.Linear(3136, 256), linear_norm(256)
+        self.fc2, self.norm4 = nn.Linear(256, 128), linear_norm(128)
+        self.fc3 = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 2)
+        x = F.max_pool2d(F.relu(self.norm2(self.conv2(x))), 2)
+        x = F.relu(self.norm3(self.fc1(x.flatten(1))))
+        return self.fc3(F.relu(self.norm4(self.fc2(x))))
+
+
 class Dnn(nn.Module):
     def __init__(self, depth: int, width: int, residual: bool, norm):
         super().__init__()
@@ -38,21 +102,24 @@ class Dnn(nn.Module):
 
 
 class AlexNet(nn.Module):
-    def __init__(self, units: int):
+    def __init__(self, units: int, norm=no_norm, linear_norm=no_norm):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 64, 3, padding=1)
-        self.conv2 = nn.Conv2d(64, 192, 3, padding=1)
-        self.conv3 = nn.Conv2d(192, 384, 3, padding=1)
-        self.conv4 = nn.Conv2d(384, 256, 3, padding=1)
-        self.conv5 = nn.Conv2d(256, 256, 3, padding=1)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(1024, units), nn.Linear(units, units), nn.Linear(units, 10)
+        self.conv1, self.norm1 = nn.Conv2d(1, 64, 3, padding=1), norm(64)
+        self.conv2, self.norm2 = nn.Conv2d(64, 192, 3, padding=1), norm(192)
+        self.conv3, self.norm3 = nn.Conv2d(192, 384, 3, padding=1), norm(384)
+        self.conv4, self.norm4 = nn.Conv2d(384, 256, 3, padding=1), norm(256)
+        self.conv5, self.norm5 = nn.Conv2d(256, 256, 3, padding=1), norm(256)
+        self.fc1, self.norm6 = nn.Linear(1024, units), linear_norm(units)
+        self.fc2, self.norm7 = nn.Linear(units, units), linear_norm(units)
+        self.fc3 = nn.Linear(units, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 3, 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 3, 2)
-        x = F.relu(self.conv4(F.relu(self.conv3(x))))
-        x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2)
-        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x.flatten(1))))))
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(x))), 3, 2)
+        x = F.max_pool2d(F.relu(self.norm2(self.conv2(x))), 3, 2)
+        x = F.relu(self.norm4(self.conv4(F.relu(self.norm3(self.conv3(x))))))
+        x = F.max_pool2d(F.relu(self.norm5(self.conv5(x))), 3, 2)
+        x = F.relu(self.norm6(self.fc1(x.flatten(1))))
+        return self.fc3(F.relu(self.norm7(self.fc2(x))))
 
 
 class OriginalAlexNet(nn.Module):
@@ -131,13 +198,31 @@ class ResNet(nn.Module):
         return self.fc1(x.mean((2, 3)))
 
 
-def no_norm(_channels: int) -> nn.Module:
-    return nn.Identity()
+def of_settings(settings: dict) -> nn.Module:
+    """The model of a trial's hyperparameters; `KeyError` for one that is not known here."""
+    norm, linear_norm = {"none": (no_norm, no_norm), "batch": (nn.BatchNorm2d, nn.BatchNorm1d)}[
+        settings["normalization"]
+    ]
+    if settings["model"] == "alexnet" and settings["alexnet_geometry"] == "original":
+        return {"none": OriginalAlexNet(settings["classifier_units"])}[settings["normalization"]]
+    return {
+        "fcn": lambda: Fcn(settings["hidden_sizes"], linear_norm),
+        "dnn": lambda: Dnn(settings["depth"], settings["width"], settings["residual"], linear_norm),
+        "cnn": lambda: Cnn(
+            settings["channels"], settings["kernel_size"], settings["hidden_sizes"], norm, linear_norm
+        ),
+        "lenet": lambda: LeNet(norm, linear_norm),
+        "alexnet": lambda: AlexNet(settings["classifier_units"], norm, linear_norm),
+        "vgg": lambda: {"batch": Vgg()}[settings["normalization"]],
+        "resnet": lambda: ResNet(settings["channels"][0], settings["channels"], settings["blocks"], norm),
+    }[settings["model"]]()
 
 
 MODELS = {
     "dnn": (6, lambda: Dnn(3, 20, residual=False, norm=nn.LayerNorm)),
     "dnn with shortcuts": (6, lambda: Dnn(3, 20, residual=True, norm=nn.BatchNorm1d)),
+    "cnn": (5, lambda: Cnn([16, 20], 3, [24], nn.BatchNorm2d, nn.BatchNorm1d)),
+    "cnn of even windows": (5, lambda: Cnn([5, 6, 7], 4, [24, 12])),
     "alexnet": (3, lambda: AlexNet(24)),
     "the original alexnet": (2, lambda: OriginalAlexNet(24)),
     "vgg": (12, Vgg),

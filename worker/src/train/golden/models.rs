@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use fittingroom_common::trial::Seeds;
 
 use super::{Form, ROUNDING, assert_near, check_op, device, fixture};
-use crate::train::layer::Mode;
 use crate::train::model::{ImageShape, Model};
+use crate::train::ops::Tape;
 use crate::train::ops::average_pool::{self, average_pool};
 use crate::train::ops::cross_entropy::cross_entropy;
 use crate::train::ops::response_norm::{self, response_norm};
@@ -48,12 +48,12 @@ fn results_and_gradients_of_the_models_ops_are_pytorchs() {
     for (row, op) in OPS {
         for form in [Form::Fused, Form::Composed] {
             for rounding in ROUNDING {
-                check_op(&fixture, row, form, rounding, |form, x, _| match (op, form) {
-                    (Op::AveragePool, Form::Fused) => average_pool(x),
+                check_op(&fixture, row, form, rounding, |form, x, _, tape| match (op, form) {
+                    (Op::AveragePool, Form::Fused) => average_pool(x, tape),
                     (Op::AveragePool, Form::Composed) => average_pool::composed(x),
-                    (Op::ResponseNorm, Form::Fused) => response_norm(x),
+                    (Op::ResponseNorm, Form::Fused) => response_norm(x, tape),
                     (Op::ResponseNorm, Form::Composed) => response_norm::composed(x),
-                    (Op::Upsample(height, width), Form::Fused) => upsample(x, height, width),
+                    (Op::Upsample(height, width), Form::Fused) => upsample(x, height, width, tape),
                     (Op::Upsample(height, width), Form::Composed) => upsample::composed(x, height, width),
                 });
             }
@@ -63,7 +63,7 @@ fn results_and_gradients_of_the_models_ops_are_pytorchs() {
 
 const UNITS: (&str, &str) = ("classifier_units", "24");
 
-const MODELS: [(&str, Settings<'_>); 8] = [
+const MODELS: [(&str, Settings<'_>); 10] = [
     ("dnn", &[("model", "dnn"), ("depth", "3"), ("width", "20"), ("normalization", "layer")]),
     (
         "dnn with shortcuts",
@@ -74,6 +74,11 @@ const MODELS: [(&str, Settings<'_>); 8] = [
             ("residual", "true"),
             ("normalization", "batch"),
         ],
+    ),
+    ("cnn", &[("model", "cnn"), ("channels", "16,20"), ("hidden_sizes", "24"), ("normalization", "batch")]),
+    (
+        "cnn of even windows",
+        &[("model", "cnn"), ("channels", "5,6,7"), ("kernel_size", "4"), ("hidden_sizes", "24,12")],
     ),
     ("alexnet", &[("model", "alexnet"), UNITS]),
     ("the original alexnet", &[("model", "alexnet"), ("alexnet_geometry", "original"), UNITS]),
@@ -110,19 +115,20 @@ fn logits_and_gradients_of_whole_models_are_pytorchs() {
         let x = Tensor::from_vec(x, (1, batch, 28, 28, 1), device()).expect("images");
         let labels: Vec<u8> = (0..batch).map(|image| (image * 3 % 10) as u8).collect();
 
-        let logits = model.forward(&x, Mode::Train(Moment { epoch: 1, step: 0 })).expect(row);
+        let mut tape = Tape::new();
+        let logits = model.train(&x, Moment { epoch: 1, step: 0 }, &mut tape).expect(row);
         assert_near(
             &format!("{row}: logits"),
             &flat(&logits),
             &fixture.get(row, "logits").values,
             MODEL_ROUNDING,
         );
-        let loss = cross_entropy(&logits, &labels.into(), &[0.0]).expect("a loss");
-        let mut store = loss.sum_all().and_then(|loss| loss.backward()).expect("gradients");
+        let loss = cross_entropy(&logits, &labels.into(), &[0.0], Some(&mut tape)).expect("a loss");
+        let mut gradients_of = tape.backward(&loss).expect("gradients");
 
         let parameters = model.named.iter().filter(|named| named.kind == Kind::Parameter);
         let gradients = model.parameters.iter().zip(parameters).map(|(parameter, named)| {
-            let gradient = parameter.take_gradient(&mut store).expect("a gradient");
+            let gradient = parameter.take_gradient(&mut gradients_of).expect("a gradient");
             let gradient = gradient.flatten_all().and_then(|gradient| gradient.to_vec1::<f32>());
             (named.name.as_str(), named.order.to_pytorch(&gradient.expect("f32")))
         });

@@ -20,6 +20,15 @@ pub enum Architecture {
         /// Around the hidden layers.
         shortcuts: Shortcuts,
     },
+    /// Convolutions, each with pooling, and fully connected layers.
+    Cnn {
+        /// Channels of each convolution.
+        channels: Vec<usize>,
+        /// Rows and columns of their windows.
+        kernel_size: usize,
+        /// Units of each hidden fully connected layer.
+        hidden: Vec<usize>,
+    },
     /// Two convolutions and three fully connected layers.
     LeNet,
     /// Five convolutions with overlapping pooling, and three fully connected layers.
@@ -91,6 +100,11 @@ impl Architecture {
                 depth: read.integer("depth")? as usize,
                 width: read.integer("width")? as usize,
                 shortcuts: if read.flag("residual")? { Shortcuts::Identity } else { Shortcuts::None },
+            }),
+            "cnn" => Ok(Self::Cnn {
+                channels: read.sizes("channels")?,
+                kernel_size: read.integer("kernel_size")? as usize,
+                hidden: read.sizes("hidden_sizes")?,
             }),
             "lenet" => Ok(Self::LeNet),
             "alexnet" => Ok(Self::AlexNet {

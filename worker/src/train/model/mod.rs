@@ -6,6 +6,7 @@
 //! residual networks count for themselves: `shortcut1`, `shortcut2`, ….
 
 mod alexnet;
+mod cnn;
 mod dnn;
 mod fcn;
 mod lenet;
@@ -21,9 +22,10 @@ use fittingroom_common::dataset::Shape;
 
 use super::hyper::{Architecture, GroupShape, Lane, Normalization};
 use super::init::Fan;
-use super::layer::{self, DropoutLane, Layer, Mode};
-use super::ops::{Activation, Window};
+use super::layer::{self, DropoutLane, Layer, Pass};
+use super::ops::{Activation, Tape, Window};
 use super::params::{Builder, Named, Order, Parameter};
+use super::rng::Moment;
 use super::weights::{Start, WeightsError};
 
 pub use self::outline::Outline;
@@ -153,9 +155,15 @@ impl Model {
         &self.device
     }
 
-    /// The logits of a batch: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> candle_core::Result<Tensor> {
-        layer::forward(&self.layers, images, mode)
+    /// The logits of a batch to train on: `[lanes, batch, classes]`; what their gradients take is
+    /// left on the tape. `images`: `[1, batch, height, width, 1]`.
+    pub fn train(&self, images: &Tensor, moment: Moment, tape: &mut Tape) -> candle_core::Result<Tensor> {
+        layer::forward(&self.layers, images, &mut Pass::Train { moment, tape })
+    }
+
+    /// The logits of a batch to evaluate: `[lanes, batch, classes]`. `images`: `[1, batch, height, width, 1]`.
+    pub fn evaluate(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+        layer::forward(&self.layers, images, &mut Pass::Evaluate)
     }
 
     /// Whether a `state_dict` of this model has a tensor of this name.
@@ -256,6 +264,9 @@ impl<'a> Stack<'a> {
             Architecture::Fcn { hidden } => fcn::build(&mut stack, hidden, images.classes)?,
             Architecture::Dnn { depth, width, shortcuts } => {
                 dnn::build(&mut stack, *depth, *width, *shortcuts, images.classes)?;
+            }
+            Architecture::Cnn { channels, kernel_size, hidden } => {
+                cnn::build(&mut stack, channels, *kernel_size, hidden, images.classes)?;
             }
             Architecture::LeNet => lenet::build(&mut stack, images.classes)?,
             Architecture::AlexNet { geometry, classifier_units } => {

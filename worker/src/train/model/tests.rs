@@ -228,6 +228,7 @@ fn every_parameter_of_every_model_gets_a_gradient() {
         &[("model", "lenet")],
         &[("model", "dnn"), ("width", "32")],
         &[("model", "dnn"), ("width", "32"), ("residual", "true")],
+        &[("model", "cnn"), ("channels", "4,6"), ("hidden_sizes", "8")],
         &[("model", "alexnet"), ("classifier_units", "32")],
         &[("model", "vgg")],
         &[("model", "resnet"), ("channels", "4,4,6")],
@@ -242,15 +243,16 @@ fn every_parameter_of_every_model_gets_a_gradient() {
             ];
             let settings = [architecture, &own].concat();
             let model = model(&settings, images).expect("fits");
-            let logits = model.forward(&x, Mode::Train(Moment { epoch: 1, step: 0 })).expect("forward");
+            let mut tape = Tape::new();
+            let logits = model.train(&x, Moment { epoch: 1, step: 0 }, &mut tape).expect("forward");
             assert_eq!(logits.dims(), [1, 3, 4]);
             let labels = [0, 1, 3].into();
-            let loss = cross_entropy(&logits, &labels, &[0.1]).expect("loss");
-            let mut store = loss.sum_all().and_then(|loss| loss.backward()).expect("backward");
+            let loss = cross_entropy(&logits, &labels, &[0.1], Some(&mut tape)).expect("loss");
+            let mut gradients = tape.backward(&loss).expect("backward");
             let named = model.named.iter().filter(|named| !named.name.contains("running"));
             for (parameter, named) in model.parameters.iter().zip(named) {
                 let what = format!("{architecture:?} {normalization} {}", named.name);
-                let gradient = parameter.take_gradient(&mut store).expect(&what);
+                let gradient = parameter.take_gradient(&mut gradients).expect(&what);
                 assert_eq!(gradient.dims(), parameter.values().dims(), "{what}");
                 let numbers = crate::train::ops::testing::flat(&gradient);
                 // A bias before a normalisation of single channels has no effect: its gradient is 0
