@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, StorageRef, Tensor, WithDType};
 
@@ -71,6 +72,19 @@ pub(crate) fn contiguous<'a, T: Element>(storage: &'a CpuStorage, layout: &Layou
         Some((start, end)) => Ok(&numbers[start..end]),
         None => Err(candle_core::Error::Msg(format!("a contiguous tensor is needed, not {layout:?}"))),
     }
+}
+
+/// Appends so many numbers to a vector, without filling it with zeros first.
+///
+/// # Safety
+///
+/// `write` must write to every place that it is given.
+#[inline(always)]
+pub(crate) unsafe fn append<T>(out: &mut Vec<T>, count: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) {
+    out.reserve(count);
+    write(&mut out.spare_capacity_mut()[..count]);
+    // SAFETY: there is room for them, and the caller promises that they were written.
+    unsafe { out.set_len(out.len() + count) }
 }
 
 /// A CPU tensor held open for reading.

@@ -5,7 +5,7 @@
 
 use gemm::Parallelism;
 
-use super::element::Element;
+use super::element::{Element, append};
 use super::simd;
 
 /// A matrix in memory: row-major, or the transpose of one.
@@ -62,13 +62,10 @@ pub(crate) fn append_product<T: Element>(out: &mut Vec<T>, left: Matrix<'_, T>, 
         out.resize(out.len() + count, T::zero());
         return;
     }
-    out.reserve(count);
-    let spare = out.spare_capacity_mut();
-    // SAFETY: there is room for all rows, which no matrix overlaps; a product of at least one column
-    // and row that replaces writes every number of them without reading any, so that they may count.
+    // SAFETY: there is room for the product, which no matrix overlaps; one that has inner columns and
+    // replaces writes every number without reading any.
     unsafe {
-        multiply_to(spare.as_mut_ptr().cast(), Write::Replace, left, right);
-        out.set_len(out.len() + count);
+        append(out, count, |room| multiply_to(room.as_mut_ptr().cast(), Write::Replace, left, right));
     }
 }
 

@@ -291,7 +291,7 @@ fn weights_that_all_begin_at_zero_learn_nothing_but_how_frequent_classes_are() {
 
 #[test]
 fn the_deepest_models_of_the_catalogue_do_not_exhaust_the_stack() {
-    // Candle walks the graph by recursion, and a test's thread has a quarter of the main thread's stack.
+    // A test's thread has a quarter of the main thread's stack.
     let dataset = dataset(20, 3);
     for settings in [
         &[("model", "dnn"), ("depth", "256"), ("width", "4"), ("residual", "true")][..],

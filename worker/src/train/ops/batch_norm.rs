@@ -1,11 +1,13 @@
 //! Batch normalisation, after Ioffe and Szegedy (2015), by PyTorch's definition: the biased
 //! variance normalises the batch, the unbiased one is tracked for evaluation.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
 use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
-use crate::train::element::{Element, Reading, by_dtype, modify};
+use crate::train::element::{Element, Reading, append, by_dtype, modify};
 use crate::train::simd;
 
 /// Added to the variance.
@@ -194,17 +196,22 @@ impl Weighted for BatchNorm {
                 .zip(&inverse[of_lane])
                 .map(|(weight, inverse)| *weight * *inverse)
                 .collect();
-            simd::dispatch(
-                #[inline(always)]
-                || {
-                    for x in x.chunks_exact(channels) {
-                        let row = x.iter().zip(mean).zip(&scale).zip(bias);
-                        y.extend(row.map(|(((x, mean), scale), bias)| {
-                            self.activation.apply((*x - *mean) * *scale + *bias)
-                        }));
-                    }
-                },
-            );
+            let write = |y: &mut [MaybeUninit<T>]| {
+                simd::dispatch(
+                    #[inline(always)]
+                    || {
+                        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+                            for ((((y, x), mean), scale), bias) in
+                                y.iter_mut().zip(x).zip(mean).zip(&scale).zip(bias)
+                            {
+                                y.write(self.activation.apply((*x - *mean) * *scale + *bias));
+                            }
+                        }
+                    },
+                );
+            };
+            // SAFETY: a lane is whole rows of all channels, and each is written.
+            unsafe { append(&mut y, size, write) };
         }
         y
     }
@@ -243,23 +250,28 @@ impl Weighted for BatchNorm {
             let scale: Vec<T> = (0..channels).map(|channel| per_channel(channel).0).collect();
             let slope: Vec<T> = (0..channels).map(|channel| per_channel(channel).1).collect();
             let offset: Vec<T> = (0..channels).map(|channel| per_channel(channel).2).collect();
-            simd::dispatch(
-                #[inline(always)]
-                || {
-                    for row in 0..rows {
-                        let (x, y) = (&x[row * channels..][..channels], &y[row * channels..][..channels]);
-                        let dy = &dy[row * channels..][..channels];
-                        let (scale, slope, offset) =
-                            (&scale[..channels], &slope[..channels], &offset[..channels]);
-                        let mean = &mean[..channels];
-                        dx.extend((0..channels).map(|channel| {
-                            let dz = self.activation.backward(y[channel], dy[channel]);
-                            let centred = x[channel] - mean[channel];
-                            dz * scale[channel] - offset[channel] - centred * slope[channel]
-                        }));
-                    }
-                },
-            );
+            let write = |dx: &mut [MaybeUninit<T>]| {
+                simd::dispatch(
+                    #[inline(always)]
+                    || {
+                        for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
+                            let (x, y) = (&x[row * channels..][..channels], &y[row * channels..][..channels]);
+                            let dy = &dy[row * channels..][..channels];
+                            let (scale, slope, offset) =
+                                (&scale[..channels], &slope[..channels], &offset[..channels]);
+                            let mean = &mean[..channels];
+                            for channel in 0..channels {
+                                let dz = self.activation.backward(y[channel], dy[channel]);
+                                let centred = x[channel] - mean[channel];
+                                dx[channel]
+                                    .write(dz * scale[channel] - offset[channel] - centred * slope[channel]);
+                            }
+                        }
+                    },
+                );
+            };
+            // SAFETY: a lane is whole rows of all channels, and each is written.
+            unsafe { append(&mut dx, size, write) };
             gradients.weight.extend(narrowed::<T>(&dweight));
             gradients.bias.extend(narrowed::<T>(&dbias));
         }
