@@ -136,8 +136,9 @@ impl Keys {
         let token: Token = token.parse()?;
         let digest = token.digest();
         // Every key is compared, in a time that tells nothing of where they differ.
-        let matching = |key: &&Arc<Key>| bool::from(key.entry.digest.as_bytes().ct_eq(digest.as_bytes()));
-        let key = known.keys.iter().filter(matching).last().ok_or(Denial::UnknownToken)?;
+        let matches = |key: &Key| bool::from(key.entry.digest.as_bytes().ct_eq(digest.as_bytes()));
+        let found = known.keys.iter().fold(None, |found, key| if matches(key) { Some(key) } else { found });
+        let key = found.ok_or(Denial::UnknownToken)?;
         let Entry { name, role, .. } = &key.entry;
         let Some(method) = method else {
             return Err(Denial::UnknownCall { name: name.clone(), path: path.chars().take(80).collect() });

@@ -30,7 +30,7 @@ pub(crate) enum CliError {
         why: String,
     },
     /// The connection was there, and broke.
-    #[error("the connection to the coordinator at {url} broke: {why}")]
+    #[error("the connection to the coordinator at {url} broke: {why}{}", encrypted_help(url, why))]
     Broken {
         /// The address.
         url: String,
@@ -225,6 +225,15 @@ fn excerpt(error: &SpaceError) -> String {
             excerpt[line..].trim_end().to_owned()
         }
         None => error.help().map(|help| format!("  help: {help}")).unwrap_or_default(),
+    }
+}
+
+/// What HTTP/2 makes of a server that answers in TLS.
+fn encrypted_help(url: &str, why: &str) -> &'static str {
+    if url.starts_with("http://") && why.contains("frame with invalid size") {
+        "; does it encrypt? Then its address begins with https://"
+    } else {
+        ""
     }
 }
 

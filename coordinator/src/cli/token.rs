@@ -1,7 +1,7 @@
 //! `fittingroom token`: who may call the coordinator. Works on the data folder, whether or not the
 //! coordinator runs: that is how the first operator gets in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use fittingroom_common::access::{Fingerprint, TOKEN_VARIABLE, Token};
@@ -13,7 +13,7 @@ use super::flags::JsonFlag;
 use super::json;
 use super::output::{Form, Output};
 use super::table;
-use crate::access::{CertificateFolder, Entry, Role, TokenFile, write_private};
+use crate::access::{CertificateFolder, Entry, Role, TokenFile, shell_word, write_private};
 use crate::clock::{Clock, SystemClock};
 
 /// Makes, lists and revokes the tokens with which the coordinator is called.
@@ -115,7 +115,9 @@ fn create(args: CreateArgs, url: &CoordinatorUrl, output: &mut Output) -> Result
         }),
         (Form::Text, None) => output.line(&shown(&entry, &invitation)),
         (Form::Text, Some(path)) => {
-            let path = crate::access::shell_word(path);
+            // Without a slash a shell looks for it elsewhere.
+            let path = if path.components().count() == 1 { Path::new(".").join(path) } else { path.clone() };
+            let path = shell_word(&path);
             let command = command_of(entry.role);
             output.line(&format!(
                 "token {} ({}, id {}) is in {path}. Carry the file to where it is used, and there:\n  set -a; . {path}; set +a; {command}",
