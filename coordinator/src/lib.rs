@@ -2,8 +2,9 @@
 //!
 //! The core decides and the shell acts: [`search`], [`method`], [`leaderboard`] and [`history`] are
 //! pure; [`runner`] owns one search each, [`log`] makes what it decides durable, [`cluster`] holds
-//! all of them, and [`service`] speaks gRPC. [`cli`] is the program's other half: the operator's commands.
+//! all of them, and [`service`] speaks gRPC to those whom [`access`] lets in. [`cli`] is the program's other half: the operator's commands.
 
+pub mod access;
 pub mod artifacts;
 mod chronicle;
 pub mod cli;

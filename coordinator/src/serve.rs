@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::{self, GateLayer, Keys, Protection, Tls, TlsError, TokenFile, TokenFileError};
 use crate::artifacts::{ArtifactError, ArtifactStore};
 use crate::clock::SystemClock;
 use crate::cluster::{Cluster, ClusterError, Leases};
@@ -20,8 +20,6 @@ use crate::service;
 
 /// How long open calls may take to end once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long to wait before the next connection when one could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a coordinator serves, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +32,8 @@ pub struct Config {
     pub dataset_folders: Vec<PathBuf>,
     /// How leases are kept.
     pub leases: Leases,
+    /// How it is protected.
+    pub protection: Protection,
 }
 
 /// Why a coordinator does not serve.
@@ -41,11 +41,14 @@ pub struct Config {
 pub enum ServeError {
     /// The address is open to others, and nothing protects it.
     #[error(
-        "{address} can be reached from other machines, and calls are neither encrypted nor authenticated yet: listen on 127.0.0.1 and use an SSH tunnel, or say --insecure on a network that you trust"
+        "{address} can be reached from other machines, and calls would not be both encrypted and authenticated; run{}\nthen start this again; or say --insecure on a network that you trust",
+        on_lines(.first)
     )]
     Exposed {
         /// The address.
         address: SocketAddr,
+        /// The commands that protect it.
+        first: Vec<String>,
     },
     /// The address cannot be listened on.
     #[error("{address} cannot be listened on: {source}{}", in_use_help(source))]
@@ -71,6 +74,12 @@ pub enum ServeError {
         /// Who has it, as far as is known.
         owner: Option<String>,
     },
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -92,20 +101,27 @@ fn in_use_help(error: &io::Error) -> &'static str {
     }
 }
 
+fn on_lines(commands: &[String]) -> String {
+    commands.iter().map(|command| format!("\n  {command}")).collect()
+}
+
 /// Listens on an address. One that others can reach is refused unless `exposure` allows it.
 pub async fn bind(address: SocketAddr, exposure: Exposure) -> Result<TcpListener, ServeError> {
-    if exposure == Exposure::LoopbackOnly && !address.ip().is_loopback() {
-        return Err(ServeError::Exposed { address });
+    match exposure {
+        Exposure::LoopbackUntil(first) if !first.is_empty() && !address.ip().is_loopback() => {
+            return Err(ServeError::Exposed { address, first });
+        }
+        Exposure::LoopbackUntil(_) | Exposure::Anyone => {}
     }
     TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
 }
 
-/// Who may reach a coordinator that has neither encryption nor authentication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who may reach a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exposure {
-    /// Programs on the same machine.
-    LoopbackOnly,
-    /// Everybody who can reach the address.
+    /// Programs on the same machine, until these commands were run to protect it.
+    LoopbackUntil(Vec<String>),
+    /// Everybody who can reach the address, protected or not.
     Anyone,
 }
 
@@ -125,15 +141,25 @@ pub async fn run(
         Some(url) => ArtifactStore::at(url, incoming)?,
         None => ArtifactStore::in_folder(&config.data.join("artifacts"), incoming)?,
     };
+    let tls = config.protection.tls_files(&config.data).map(Tls::load).transpose()?.map(Arc::new);
+    let tokens = TokenFile::in_data(&config.data);
+    let keys = Arc::new(Keys::default());
+    keys.replace(tokens.read()?);
+    if tls.is_some() {
+        keys.need();
+    }
     let clock = Arc::new(SystemClock::start());
     let cluster =
         Cluster::open(log, artifacts, clock, config.leases, config.dataset_folders, shutdown.clone()).await?;
     if let Ok(address) = listener.local_addr() {
-        info!(%address, data = %config.data.display(), "coordinator ready");
+        let (encrypted, authenticated) = (tls.is_some(), keys.are_needed());
+        info!(%address, data = %config.data.display(), encrypted, authenticated, "coordinator ready");
     }
     ready();
-    let server = service::router(Arc::new(cluster))
-        .serve_with_incoming_shutdown(connections(listener), shutdown.clone().cancelled_owned());
+    tokio::spawn(access::watch(tokens, Arc::clone(&keys), tls.clone(), shutdown.clone()));
+    let connections = access::connections(listener, tls, config.protection.max_connections);
+    let server = service::router(Arc::new(cluster), GateLayer::new(keys))
+        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let give_up = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
@@ -144,26 +170,6 @@ pub async fn run(
     }
     info!("coordinator stopped");
     Ok(())
-}
-
-/// Connections one after the other. One that cannot be accepted (too many open files, say) is no
-/// reason to stop.
-fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    futures_util::stream::unfold(listener, |listener| async move {
-        loop {
-            match listener.accept().await {
-                Ok((connection, _)) => {
-                    // Small messages that wait for company would be late.
-                    let _ = connection.set_nodelay(true);
-                    return Some((Ok(connection), listener));
-                }
-                Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    })
 }
 
 /// Takes the data folder for this process. The lock ends with the process, however it ends.

@@ -9,6 +9,8 @@ use fittingroom_common::time::Timestamp;
 use fittingroom_common::view::WorkerRow;
 use fittingroom_common::work::{Holder, WorkerInfo};
 
+use crate::access::TokenId;
+
 /// The most workers that are remembered at a time.
 const MOST_WORKERS: usize = 100_000;
 
@@ -18,6 +20,8 @@ struct Entry {
     heard: Timestamp,
     busy: u32,
     draining: bool,
+    /// The token that it registered with, where calls need one.
+    token: Option<TokenId>,
 }
 
 /// Why a worker is not taken as one.
@@ -35,6 +39,12 @@ pub enum WorkerError {
         slots: u32,
         /// The one that was named.
         slot: SlotNumber,
+    },
+    /// It registered with another token.
+    #[error("worker {name} registered with another token, and only that one speaks for it")]
+    NotYours {
+        /// The worker.
+        name: Name,
     },
     /// There are too many.
     #[error("the coordinator has {MOST_WORKERS} workers and takes no more")]
@@ -62,14 +72,32 @@ impl Workers {
         entries
     }
 
-    /// Makes a worker known.
-    pub fn register(&self, info: WorkerInfo, now: Timestamp) -> Result<(), WorkerError> {
+    /// Makes a worker known; from now on only calls with the same token speak for it.
+    pub fn register(
+        &self,
+        info: WorkerInfo,
+        token: Option<TokenId>,
+        now: Timestamp,
+    ) -> Result<(), WorkerError> {
+        self.check(info.id, token)?;
         let mut entries = self.entries(now);
         if entries.len() >= MOST_WORKERS && !entries.contains_key(&info.id) {
             return Err(WorkerError::TooMany);
         }
-        entries.insert(info.id, Entry { info, heard: now, busy: 0, draining: false });
+        entries.insert(info.id, Entry { info, heard: now, busy: 0, draining: false, token });
         Ok(())
+    }
+
+    /// Whether a call with this token may speak for a worker. One that is not known, or registered when
+    /// no token was needed, is known by its id alone, which nobody else was told.
+    pub fn check(&self, id: WorkerId, token: Option<TokenId>) -> Result<(), WorkerError> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        match entries.get(&id) {
+            Some(entry) if entry.token.is_some() && entry.token != token => {
+                Err(WorkerError::NotYours { name: entry.info.name.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Notes a heartbeat: how many slots are busy, and whether the worker takes new work.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use fittingroom_common::access::{Access, AccessError, Fingerprint, Sources};
 use fittingroom_common::convert::MAX_SLOTS;
 use fittingroom_common::id::Name;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,18 @@ pub struct RunArguments {
     /// Where the coordinator is
     #[arg(long, env = "FITTINGROOM_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7733", value_parser = coordinator)]
     coordinator: Uri,
+
+    /// A file with the token to show to the coordinator; FITTINGROOM_TOKEN may hold the token itself
+    #[arg(long, env = "FITTINGROOM_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// The certificate authority (PEM) by which an https:// coordinator is known
+    #[arg(long, env = "FITTINGROOM_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// The SHA-256 of that authority, instead of its file
+    #[arg(long, env = "FITTINGROOM_CA_FINGERPRINT", value_name = "SHA256", conflicts_with = "ca")]
+    ca_fingerprint: Option<Fingerprint>,
 
     /// Trials to train at the same time [default: one per GPU, or one per core where there is none]
     #[arg(long, env = "FITTINGROOM_SLOTS", value_name = "N", value_parser = slots)]
@@ -60,6 +73,9 @@ pub enum RunError {
         /// Why it cannot be.
         source: std::io::Error,
     },
+    /// The coordinator cannot be called in the way that was asked for.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -72,7 +88,7 @@ impl RunError {
     /// The program's exit code: 2 for wrong usage, 1 for what failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Device(_) => 2,
+            Self::Device(_) | Self::Access(_) | Self::Agent(AgentError::Access(_)) => 2,
             Self::System { .. } | Self::Agent(_) => 1,
         }
     }
@@ -101,8 +117,11 @@ impl RunArguments {
     }
 
     fn config(self) -> Result<Config, RunError> {
+        let (authority, fingerprint) = (self.ca, self.ca_fingerprint);
+        let sources = Sources { token_file: self.token_file, authority, fingerprint };
         Ok(Config {
             coordinator: self.coordinator,
+            access: Access::read(&sources)?,
             name: self.name.unwrap_or_else(|| Name::sanitised(&host_name())),
             devices: Devices::detect(self.device, self.slots)?,
             cache: self.cache.unwrap_or_else(|| {
@@ -140,9 +159,8 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
 fn coordinator(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("it is not a URL: {error}; say http://HOST:PORT"))?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(_)) => Ok(uri),
-        (Some("https"), Some(_)) => Err("TLS is not supported yet; say http://HOST:PORT".to_owned()),
-        _ => Err("say http://HOST:PORT".to_owned()),
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        _ => Err("say http://HOST:PORT or https://HOST:PORT".to_owned()),
     }
 }
 
@@ -213,7 +231,7 @@ mod tests {
     fn wrong_flags_are_refused_with_what_they_take() {
         for (argument, said) in [
             ("--coordinator=node-1", "say http://HOST:PORT"),
-            ("--coordinator=https://node-1:7733", "TLS is not supported yet"),
+            ("--ca-fingerprint=12", "64 hexadecimal digits"),
             ("--coordinator=ftp://node-1", "say http://HOST:PORT"),
             ("--slots=0", "1 to 1024"),
             ("--slots=1025", "1 to 1024"),

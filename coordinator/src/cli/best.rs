@@ -12,7 +12,7 @@ use fittingroom_common::view::Best;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::file::AtomicFile;
 use super::flags::JsonFlag;
@@ -39,8 +39,12 @@ pub(crate) struct BestArgs {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: BestArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
-    let mut client = Client::connect(url).await?;
+pub(crate) async fn run(
+    args: BestArgs,
+    coordinator: &Coordinator,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut client = Client::connect(coordinator).await?;
     let best = client.best(&args.name).await?;
     std::fs::create_dir_all(&args.out)
         .map_err(|source| CliError::Write { path: args.out.clone(), source })?;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use fittingroom_common::access::{Access, Channel};
 use fittingroom_common::convert::DecodeError;
 use fittingroom_common::dataset::Manifest;
 use fittingroom_common::id::{Name, TrialId};
@@ -16,10 +17,11 @@ use fittingroom_common::proto::operator_service_client::OperatorServiceClient;
 use fittingroom_common::view::{
     Best, EpochRow, LeaderboardView, SearchState, SearchSummary, TrialHistory, TrialRow, WorkerRow,
 };
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Status, Streaming};
 
 use super::error::CliError;
+use super::output::notice;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes: a trial may have 100,000 epochs.
@@ -38,11 +40,11 @@ pub struct CoordinatorUrl(Uri);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// It is not an address at all, or says more than an address.
-    #[error("a coordinator's address looks like http://127.0.0.1:7733")]
+    #[error("a coordinator's address looks like http://127.0.0.1:7733 or https://node-1:7733")]
     Shape,
     /// It asks for another protocol.
     #[error(
-        "{scheme}:// is not spoken by this version; a coordinator's address looks like http://127.0.0.1:7733"
+        "{scheme}:// is not spoken by this version; a coordinator's address looks like http://127.0.0.1:7733 or https://node-1:7733"
     )]
     Scheme {
         /// The protocol that it asks for.
@@ -57,7 +59,7 @@ impl FromStr for CoordinatorUrl {
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = whole.parse().map_err(|_| UrlError::Shape)?;
         match uri.scheme_str() {
-            Some("http") => {}
+            Some("http" | "https") => {}
             Some(scheme) => {
                 return Err(UrlError::Scheme { scheme: scheme.to_owned() });
             }
@@ -78,10 +80,19 @@ impl fmt::Display for CoordinatorUrl {
     }
 }
 
+/// A coordinator, and how it is called.
+#[derive(Clone, Debug)]
+pub(crate) struct Coordinator {
+    /// Where it listens.
+    pub(crate) url: CoordinatorUrl,
+    /// What it is shown, and how it is known.
+    pub(crate) access: Access,
+}
+
 /// A connection to a coordinator.
 #[derive(Clone)]
 pub(crate) struct Client {
-    url: CoordinatorUrl,
+    coordinator: Coordinator,
     operator: OperatorServiceClient<Channel>,
 }
 
@@ -105,21 +116,25 @@ impl<M, T> Answers<M, T> {
 
 impl Client {
     /// Connects to the coordinator, or says that it is not there.
-    pub(crate) async fn connect(url: &CoordinatorUrl) -> Result<Self, CliError> {
-        let endpoint = endpoint(url).timeout(ANSWER_TIMEOUT);
-        let operator = OperatorServiceClient::new(open(url, &endpoint).await?);
-        Ok(Self { url: url.clone(), operator: operator.max_decoding_message_size(MAX_ANSWER_BYTES) })
+    pub(crate) async fn connect(coordinator: &Coordinator) -> Result<Self, CliError> {
+        if coordinator.access.exposes_token(&coordinator.url.0) {
+            notice("note: the token goes to the coordinator unencrypted; https:// would keep it from others");
+        }
+        let endpoint = endpoint(coordinator)?.timeout(ANSWER_TIMEOUT);
+        let operator = OperatorServiceClient::new(open(coordinator, &endpoint).await?);
+        let operator = operator.max_decoding_message_size(MAX_ANSWER_BYTES);
+        Ok(Self { coordinator: coordinator.clone(), operator })
     }
 
     /// A second connection for artifacts, whose transfers may take any time and stall nothing.
     pub(crate) async fn artifacts(&self) -> Result<ArtifactServiceClient<Channel>, CliError> {
-        let endpoint = endpoint(&self.url).http2_adaptive_window(true);
-        Ok(ArtifactServiceClient::new(open(&self.url, &endpoint).await?))
+        let endpoint = endpoint(&self.coordinator)?.http2_adaptive_window(true);
+        Ok(ArtifactServiceClient::new(open(&self.coordinator, &endpoint).await?))
     }
 
     /// What a failed call on any of this client's connections means.
     pub(crate) fn explain(&self, status: &Status) -> CliError {
-        explain(&self.url, status)
+        explain(&self.coordinator.url, status)
     }
 
     /// Creates a search and starts it.
@@ -242,7 +257,7 @@ impl Client {
     }
 
     fn answers<M, T>(&self, stream: Streaming<M>, decode: fn(M) -> Result<T, DecodeError>) -> Answers<M, T> {
-        Answers { stream, url: self.url.clone(), decode }
+        Answers { stream, url: self.coordinator.url.clone(), decode }
     }
 
     /// What a failed call about a search means: if there is no such search, which ones are like it.
@@ -262,19 +277,22 @@ impl Client {
     }
 }
 
-fn endpoint(url: &CoordinatorUrl) -> Endpoint {
-    Endpoint::from(url.0.clone())
+fn endpoint(coordinator: &Coordinator) -> Result<Endpoint, CliError> {
+    Ok(coordinator
+        .access
+        .endpoint(&coordinator.url.0)?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(true))
 }
 
-async fn open(url: &CoordinatorUrl, endpoint: &Endpoint) -> Result<Channel, CliError> {
-    endpoint
-        .connect()
-        .await
-        .map_err(|error| CliError::Unreachable { url: url.to_string(), why: root_cause(&error) })
+async fn open(coordinator: &Coordinator, endpoint: &Endpoint) -> Result<Channel, CliError> {
+    let channel = endpoint.connect().await.map_err(|error| CliError::Unreachable {
+        url: coordinator.url.to_string(),
+        why: root_cause(&error),
+    })?;
+    Ok(coordinator.access.show(channel))
 }
 
 /// The innermost reason of an error: "Connection refused" rather than "transport error".
@@ -344,6 +362,7 @@ mod tests {
             ("http://127.0.0.1:7733", "http://127.0.0.1:7733"),
             ("http://node-1:7733/", "http://node-1:7733"),
             ("node-1:7733", "http://node-1:7733"),
+            ("https://node-1:7733", "https://node-1:7733"),
             ("[::1]:7733", "http://[::1]:7733"),
         ] {
             assert_eq!(
@@ -354,7 +373,7 @@ mod tests {
         }
         for (row, given) in [
             ("nothing", ""),
-            ("another protocol", "https://node-1:7733"),
+            ("another protocol", "ftp://node-1:7733"),
             ("a path", "http://node-1:7733/api"),
             ("a query", "http://node-1:7733/?x"),
             ("no host", "http://"),
@@ -370,7 +389,8 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         drop(listener);
         let url: CoordinatorUrl = format!("http://{address}").parse().expect("good");
-        let error = Client::connect(&url).await.err().expect("nothing listens");
+        let coordinator = Coordinator { url, access: Access::default() };
+        let error = Client::connect(&coordinator).await.err().expect("nothing listens");
         let message = error.to_string();
         assert_eq!(error.exit_code(), 1);
         assert!(!message.contains('\n'), "{message}");

@@ -6,7 +6,7 @@ use fittingroom_common::operator::Action;
 use fittingroom_common::view::SearchState;
 use serde::Serialize;
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::flags::JsonFlag;
 use super::output::{Form, Output};
@@ -30,11 +30,11 @@ struct Changed<'a> {
 pub(crate) async fn run(
     action: Action,
     args: ControlArgs,
-    url: &CoordinatorUrl,
+    coordinator: &Coordinator,
     output: &mut Output,
 ) -> Result<(), CliError> {
     let name = &args.name;
-    let state = Client::connect(url).await?.control(name, action).await?;
+    let state = Client::connect(coordinator).await?.control(name, action).await?;
     match args.json.form() {
         Form::Json => output.json(&Changed { search: name.as_str(), state: state.name() }),
         Form::Text => output.line(&format!("{name} is now {state}{}", meaning(state))),

@@ -8,7 +8,7 @@ use fittingroom_common::id::{ArtifactHash, Name};
 use fittingroom_common::operator::{AddDataset, FetchStep};
 use fittingroom_common::record::DatasetRecord;
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::flags::JsonFlag;
 use super::json;
@@ -55,7 +55,7 @@ struct ListArgs {
 /// Runs the command.
 pub(crate) async fn run(
     args: DatasetArgs,
-    url: &CoordinatorUrl,
+    coordinator: &Coordinator,
     output: &mut Output,
 ) -> Result<(), CliError> {
     match args.command {
@@ -64,7 +64,7 @@ pub(crate) async fn run(
                 Some(folder) => Some(Local::read(folder, KnownDataset::find(args.name.as_str()))?),
                 None => None,
             };
-            let mut client = Client::connect(url).await?;
+            let mut client = Client::connect(coordinator).await?;
             let manifest = match local {
                 Some(local) => local.add(&mut client, args.name).await?,
                 None => fetch(&mut client, &args.name).await?,
@@ -75,7 +75,7 @@ pub(crate) async fn run(
             }
         }
         DatasetCommand::List(args) => {
-            let datasets = Client::connect(url).await?.datasets().await?;
+            let datasets = Client::connect(coordinator).await?.datasets().await?;
             match args.json.form() {
                 Form::Json => output
                     .json(&json::Datasets { datasets: datasets.iter().map(DatasetRecord::from).collect() }),

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use fittingroom_common::access::AccessError;
 use fittingroom_common::convert::DecodeError;
 use fittingroom_common::dataset::DatasetError;
 use fittingroom_common::id::Name;
@@ -12,6 +13,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::safetensors::HeaderError;
 use super::text::clean;
+use crate::access::{CertsError, TokenFileError};
 use crate::serve::ServeError;
 
 /// Why a command did not do what was asked.
@@ -28,7 +30,7 @@ pub(crate) enum CliError {
         why: String,
     },
     /// The connection was there, and broke.
-    #[error("the connection to the coordinator at {url} broke: {why}")]
+    #[error("the connection to the coordinator at {url} broke: {why}{}", encrypted_help(url, why))]
     Broken {
         /// The address.
         url: String,
@@ -152,6 +154,15 @@ pub(crate) enum CliError {
         /// Why, for people; may be empty.
         reason: String,
     },
+    /// The coordinator cannot be called in the way that was asked for.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// There are no certificates.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    /// The tokens cannot be read or changed.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The server ended with an error.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -173,7 +184,10 @@ impl CliError {
     /// The exit code: 1 for a failed operation, 2 for a bad search file.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::SearchFile(_) | Self::NoSearchFile { .. } | Self::Serve(ServeError::Exposed { .. }) => 2,
+            Self::SearchFile(_)
+            | Self::NoSearchFile { .. }
+            | Self::Access(_)
+            | Self::Serve(ServeError::Exposed { .. }) => 2,
             // As a shell reports a process that SIGINT ended.
             Self::Interrupted => 130,
             // Whoever read the output has what they wanted: `fittingroom list | head`.
@@ -211,6 +225,15 @@ fn excerpt(error: &SpaceError) -> String {
             excerpt[line..].trim_end().to_owned()
         }
         None => error.help().map(|help| format!("  help: {help}")).unwrap_or_default(),
+    }
+}
+
+/// What HTTP/2 makes of a server that answers in TLS.
+fn encrypted_help(url: &str, why: &str) -> &'static str {
+    if url.starts_with("http://") && why.contains("frame with invalid size") {
+        "; does it encrypt? Then its address begins with https://"
+    } else {
+        ""
     }
 }
 

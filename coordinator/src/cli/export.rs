@@ -10,7 +10,7 @@ use fittingroom_common::id::Name;
 use fittingroom_common::view::{EpochRow, SearchSummary, TrialRow};
 use serde_json::Value;
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::file::AtomicFile;
 use super::flags::JsonFlag;
@@ -46,8 +46,12 @@ enum Format {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: ExportArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
-    let mut client = Client::connect(url).await?;
+pub(crate) async fn run(
+    args: ExportArgs,
+    coordinator: &Coordinator,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut client = Client::connect(coordinator).await?;
     if args.out == Path::new("-") {
         return write(&args, &mut client, output, CliError::Output).await.map(drop);
     }

@@ -1,12 +1,16 @@
 //! Flags that several commands have.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use fittingroom_common::access::{Access, Fingerprint, Sources};
 
+use super::error::CliError;
 use super::output::Form;
 
 /// `--json`.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct JsonFlag {
     /// Print JSON for programs instead of text for people
     #[arg(long, env = "FITTINGROOM_JSON", value_parser = BoolishValueParser::new())]
@@ -32,5 +36,33 @@ impl FollowFlag {
     /// Whether it was given.
     pub(crate) const fn is_set(self) -> bool {
         self.follow
+    }
+}
+
+/// How a coordinator that does not trust everybody is called.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AccessFlags {
+    /// A file with the token to show to the coordinator; FITTINGROOM_TOKEN may hold the token itself
+    #[arg(long, global = true, value_name = "FILE", env = "FITTINGROOM_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// The certificate authority (PEM) by which an https:// coordinator is known
+    #[arg(long, global = true, value_name = "FILE", env = "FITTINGROOM_CA")]
+    ca: Option<PathBuf>,
+    /// The SHA-256 of that authority, instead of its file
+    #[arg(
+        long,
+        global = true,
+        value_name = "SHA256",
+        env = "FITTINGROOM_CA_FINGERPRINT",
+        conflicts_with = "ca"
+    )]
+    ca_fingerprint: Option<Fingerprint>,
+}
+
+impl AccessFlags {
+    /// Reads what they name.
+    pub(crate) fn read(&self) -> Result<Access, CliError> {
+        let Self { token_file, ca, ca_fingerprint } = self.clone();
+        Ok(Access::read(&Sources { token_file, authority: ca, fingerprint: ca_fingerprint })?)
     }
 }

@@ -11,6 +11,8 @@ use fittingroom_common::view::{
 };
 use serde::Serialize;
 
+use crate::access::Entry;
+
 /// One trial, in `leaderboard`, `export` and wherever else a trial is shown.
 #[derive(Debug, Serialize)]
 pub(crate) struct Trial<'a> {
@@ -299,4 +301,50 @@ impl<'a> From<&'a AttemptHistory> for Attempt<'a> {
 pub(crate) struct Datasets {
     /// Every dataset that the coordinator holds.
     pub(crate) datasets: Vec<DatasetRecord>,
+}
+
+/// `certs --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Certificates<'a> {
+    pub(crate) fingerprint: String,
+    pub(crate) names: &'a [String],
+    pub(crate) expires: String,
+    pub(crate) made: bool,
+}
+
+/// A token, in `token list` and `token revoke`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Token<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) role: &'static str,
+    pub(crate) id: String,
+    pub(crate) created: String,
+}
+
+impl<'a> From<&'a Entry> for Token<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
+            name: entry.name.as_str(),
+            role: entry.role.name(),
+            id: entry.id().to_string(),
+            created: entry.created.to_string(),
+        }
+    }
+}
+
+/// `token create --json`; `token` is null where it went into a file.
+#[derive(Serialize)]
+pub(crate) struct NewToken<'a> {
+    #[serde(flatten)]
+    pub(crate) token: Token<'a>,
+    #[serde(rename = "token")]
+    pub(crate) secret: Option<String>,
+    pub(crate) coordinator: &'a str,
+    pub(crate) fingerprint: Option<String>,
+}
+
+/// `token list --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tokens<'a> {
+    pub(crate) tokens: Vec<Token<'a>>,
 }

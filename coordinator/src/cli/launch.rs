@@ -13,7 +13,7 @@ use fittingroom_common::space::{DatasetChoice, MAX_FILE_BYTES, SearchSpec};
 use fittingroom_common::view::{SearchState, SearchSummary};
 use serde::Serialize;
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::dataset::{Local, fetch};
 use super::error::CliError;
 use super::flags::{FollowFlag, JsonFlag};
@@ -55,7 +55,11 @@ pub(crate) struct LaunchArgs {
 const SHOWN: u64 = 5;
 
 /// Runs the command.
-pub(crate) async fn run(args: LaunchArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
+pub(crate) async fn run(
+    args: LaunchArgs,
+    coordinator: &Coordinator,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let form = args.json.form();
     let spec = read(&args.file)?;
     let data = Data::of(&spec, &args.file)?;
@@ -66,7 +70,7 @@ pub(crate) async fn run(args: LaunchArgs, url: &CoordinatorUrl, output: &mut Out
             Form::Text => output.line(&trials.render(&spec)),
         };
     }
-    let mut client = Client::connect(url).await?;
+    let mut client = Client::connect(coordinator).await?;
     let dataset = data.give(&mut client).await?;
     let name = args.name.or_else(|| spec.name.clone());
     let search = client.launch(Launch { name, spec, dataset }).await?;

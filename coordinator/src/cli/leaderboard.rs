@@ -4,7 +4,7 @@ use clap::Args;
 use fittingroom_common::id::Name;
 use fittingroom_common::view::{SearchSummary, TrialRow};
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::flags::{FollowFlag, JsonFlag};
 use super::follow::follow;
@@ -30,10 +30,10 @@ pub(crate) struct LeaderboardArgs {
 /// Runs the command.
 pub(crate) async fn run(
     args: LeaderboardArgs,
-    url: &CoordinatorUrl,
+    coordinator: &Coordinator,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let mut client = Client::connect(url).await?;
+    let mut client = Client::connect(coordinator).await?;
     if args.follow.is_set() {
         follow(&mut client, &args.name, args.top, args.json.form(), output).await?;
         return Ok(());

@@ -3,7 +3,7 @@
 use clap::Args;
 use fittingroom_common::view::SearchSummary;
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::flags::JsonFlag;
 use super::json;
@@ -19,8 +19,12 @@ pub(crate) struct ListArgs {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: ListArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
-    let searches = Client::connect(url).await?.searches().await?;
+pub(crate) async fn run(
+    args: ListArgs,
+    coordinator: &Coordinator,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let searches = Client::connect(coordinator).await?.searches().await?;
     match args.json.form() {
         Form::Json => {
             output.json(&json::Searches { searches: searches.iter().map(json::Search::from).collect() })

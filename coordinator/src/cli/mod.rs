@@ -4,6 +4,7 @@
 //! is shown is made by pure functions. Nothing here knows how the coordinator keeps its searches.
 
 mod best;
+mod certs;
 mod client;
 mod control;
 mod dataset;
@@ -24,6 +25,7 @@ mod samples;
 mod serve;
 mod table;
 mod text;
+mod token;
 mod transfer;
 mod trial;
 mod watch;
@@ -34,10 +36,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fittingroom_common::operator::Action;
 
+use client::Coordinator;
 pub use client::{CoordinatorUrl, UrlError};
 use error::CliError;
+use flags::AccessFlags;
 use interrupt::Interrupt;
 use output::{Output, notice};
+
+/// Where a coordinator listens unless it is told otherwise.
+const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7733";
 
 /// Fitting Room: a hyperparameter search over any number of machines. Try every fit, keep the best.
 #[derive(Debug, Parser)]
@@ -60,9 +67,11 @@ pub struct Cli {
         global = true,
         value_name = "URL",
         env = "FITTINGROOM_COORDINATOR",
-        default_value = "http://127.0.0.1:7733"
+        default_value = DEFAULT_COORDINATOR
     )]
     coordinator: CoordinatorUrl,
+    #[command(flatten)]
+    access: AccessFlags,
     #[command(subcommand)]
     command: Command,
 }
@@ -90,6 +99,8 @@ enum Command {
     Best(best::BestArgs),
     Export(export::ExportArgs),
     Dataset(dataset::DatasetArgs),
+    Certs(certs::CertsArgs),
+    Token(token::TokenArgs),
 }
 
 impl Cli {
@@ -113,24 +124,31 @@ impl Cli {
     }
 
     async fn dispatch(self) -> Result<(), CliError> {
-        let url = &self.coordinator;
         let output = &mut Output::stdout();
-        match self.command {
-            Command::Serve(args) => serve::run(args).await,
+        // These work on the coordinator's data folder and call nobody.
+        let command = match self.command {
+            Command::Serve(args) => return serve::run(args).await,
+            Command::Certs(args) => return certs::run(args, output),
+            Command::Token(args) => return token::run(args, &self.coordinator, output),
+            command => command,
+        };
+        let coordinator = &Coordinator { url: self.coordinator, access: self.access.read()? };
+        match command {
+            Command::Serve(_) | Command::Certs(_) | Command::Token(_) => Ok(()),
             // Both may follow, and then hear Ctrl-C themselves.
-            Command::Launch(args) => launch::run(args, url, output).await,
-            Command::Leaderboard(args) => leaderboard::run(args, url, output).await,
+            Command::Launch(args) => launch::run(args, coordinator, output).await,
+            Command::Leaderboard(args) => leaderboard::run(args, coordinator, output).await,
             // These write files, and leave no half of one behind.
-            Command::Best(args) => interruptible(best::run(args, url, output)).await,
-            Command::Export(args) => interruptible(export::run(args, url, output)).await,
-            Command::List(args) => list::run(args, url, output).await,
-            Command::Trial(args) => trial::run(args, url, output).await,
-            Command::Pause(args) => control::run(Action::Pause, args, url, output).await,
-            Command::Resume(args) => control::run(Action::Resume, args, url, output).await,
-            Command::Stop(args) => control::run(Action::Stop, args, url, output).await,
-            Command::Cancel(args) => control::run(Action::Cancel, args, url, output).await,
-            Command::Workers(args) => workers::run(args, url, output).await,
-            Command::Dataset(args) => dataset::run(args, url, output).await,
+            Command::Best(args) => interruptible(best::run(args, coordinator, output)).await,
+            Command::Export(args) => interruptible(export::run(args, coordinator, output)).await,
+            Command::List(args) => list::run(args, coordinator, output).await,
+            Command::Trial(args) => trial::run(args, coordinator, output).await,
+            Command::Pause(args) => control::run(Action::Pause, args, coordinator, output).await,
+            Command::Resume(args) => control::run(Action::Resume, args, coordinator, output).await,
+            Command::Stop(args) => control::run(Action::Stop, args, coordinator, output).await,
+            Command::Cancel(args) => control::run(Action::Cancel, args, coordinator, output).await,
+            Command::Workers(args) => workers::run(args, coordinator, output).await,
+            Command::Dataset(args) => dataset::run(args, coordinator, output).await,
         }
     }
 }
@@ -177,6 +195,12 @@ mod tests {
             "fittingroom dataset fetch fashion-mnist",
             "fittingroom dataset fetch digits --from d",
             "fittingroom dataset list --json",
+            "fittingroom list --coordinator https://node:7733 --token-file t --ca ca.pem",
+            "fittingroom serve --data d --tls-cert c --tls-key k --max-connections 100",
+            "fittingroom certs --data d --name node-1 --name 10.0.0.1 --renew --json",
+            "fittingroom token create --role worker --name gpu-box --data d --out f --json",
+            "fittingroom token list --data d --json",
+            "fittingroom token revoke gpu-box --data d",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -204,6 +228,15 @@ mod tests {
             "fittingroom serve --data d --listen nowhere",
             "fittingroom serve --data d --lease-seconds 0",
             "fittingroom list --coordinator ftp://node",
+            "fittingroom list --ca-fingerprint 12",
+            "fittingroom list --ca a --ca-fingerprint e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "fittingroom serve --data d --tls-cert c",
+            "fittingroom serve --data d --max-connections 0",
+            "fittingroom certs",
+            "fittingroom certs --data d --name not/a/name",
+            "fittingroom token create --data d",
+            "fittingroom token create --data d --role king",
+            "fittingroom token revoke --data d",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -1,18 +1,21 @@
 //! `fittingroom serve`: the coordinator itself.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::error::CliError;
 use super::flags::JsonFlag;
 use super::interrupt::Interrupt;
 use super::json;
 use super::output::{Form, Output};
+use crate::access::{CertificateFolder, MOST_CONNECTIONS, Protection, TlsFiles, shell_word};
+use crate::clock::{Clock, SystemClock};
 use crate::cluster::Leases;
 use crate::serve::{Config, Exposure, bind};
 
@@ -43,7 +46,22 @@ pub(crate) struct ServeArgs {
     /// Where datasets are looked for by name, as DIR/NAME; may be given more than once
     #[arg(long, value_name = "DIR", env = "FITTINGROOM_DATASETS", value_delimiter = ':')]
     datasets: Vec<PathBuf>,
-    /// Listen on an address that other machines reach, although calls are neither encrypted nor authenticated
+    /// The server's certificate (PEM, with its chain), instead of the one that `fittingroom certs` made
+    #[arg(long, value_name = "FILE", env = "FITTINGROOM_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key (PEM) of --tls-cert
+    #[arg(long, value_name = "FILE", env = "FITTINGROOM_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The most connections at a time; a worker has two
+    #[arg(
+        long,
+        value_name = "N",
+        env = "FITTINGROOM_MAX_CONNECTIONS",
+        default_value_t = MOST_CONNECTIONS as u32,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    max_connections: u32,
+    /// Listen on an address that other machines reach, although calls are not both encrypted and authenticated
     #[arg(long, env = "FITTINGROOM_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
     #[command(flatten)]
@@ -52,7 +70,15 @@ pub(crate) struct ServeArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
-    let exposure = if args.insecure { Exposure::Anyone } else { Exposure::LoopbackOnly };
+    let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
+    let protection = Protection { tls, max_connections: args.max_connections as usize };
+    let exposure = if args.insecure {
+        Exposure::Anyone
+    } else {
+        Exposure::LoopbackUntil(protection.missing(&args.data)?)
+    };
+    let is_encrypted = protection.tls_files(&args.data).is_some();
+    remind(&args.data, &protection);
     let mut interrupt = Interrupt::listen().map_err(CliError::Signals)?;
     let listener = bind(args.listen, exposure).await?;
     let config = Config {
@@ -60,12 +86,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
         artifacts: args.artifacts,
         dataset_folders: args.datasets,
         leases: Leases::lasting(Duration::from_secs(args.lease_seconds.into())),
+        protection,
     };
     let shutdown = CancellationToken::new();
     let address = listener.local_addr();
     let ready = || {
         let Ok(address) = address else { return };
-        let url = format!("http://{address}");
+        let scheme = if is_encrypted { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
         let mut output = Output::stdout();
         // Whoever started the coordinator may be waiting for this line, or may not be reading at all.
         let _ = match args.json.form() {
@@ -81,5 +109,16 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
             shutdown.cancel();
             Ok(server.await?)
         }
+    }
+}
+
+/// Says that the certificate which `certs` made ends soon, while there is time.
+fn remind(data: &Path, protection: &Protection) {
+    let now = SystemClock::start().now();
+    if let (None, Ok(Some(issued))) = (&protection.tls, CertificateFolder::in_data(data).read())
+        && issued.expires_soon(now)
+    {
+        let data = shell_word(data);
+        warn!(expires = %issued.expires, "the certificate ends soon: run `fittingroom certs --data {data} --renew`");
     }
 }

@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use bytes::Bytes;
+use fittingroom_common::access::Channel;
 use fittingroom_common::id::ArtifactHash;
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::artifact_service_client::ArtifactServiceClient;
 use indicatif::{ProgressBar, ProgressStyle};
-use tonic::transport::Channel;
 
 use super::client::Client;
 use super::error::CliError;

@@ -5,7 +5,7 @@ use fittingroom_common::id::{Name, TrialId};
 use fittingroom_common::trial::Report;
 use fittingroom_common::view::{AttemptHistory, TrialHistory};
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::flags::JsonFlag;
 use super::json;
@@ -25,8 +25,12 @@ pub(crate) struct TrialArgs {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: TrialArgs, url: &CoordinatorUrl, output: &mut Output) -> Result<(), CliError> {
-    let mut client = Client::connect(url).await?;
+pub(crate) async fn run(
+    args: TrialArgs,
+    coordinator: &Coordinator,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut client = Client::connect(coordinator).await?;
     let history = client.trial(&args.name, TrialId::new(args.number)).await?;
     match args.json.form() {
         Form::Json => output.json(&json::History::new(args.name.as_str(), &history)),

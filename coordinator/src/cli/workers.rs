@@ -3,7 +3,7 @@
 use clap::Args;
 use fittingroom_common::view::WorkerRow;
 
-use super::client::{Client, CoordinatorUrl};
+use super::client::{Client, Coordinator};
 use super::error::CliError;
 use super::flags::JsonFlag;
 use super::json;
@@ -21,10 +21,10 @@ pub(crate) struct WorkersArgs {
 /// Runs the command.
 pub(crate) async fn run(
     args: WorkersArgs,
-    url: &CoordinatorUrl,
+    coordinator: &Coordinator,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let workers = Client::connect(url).await?.workers().await?;
+    let workers = Client::connect(coordinator).await?.workers().await?;
     match args.json.form() {
         Form::Json => {
             output.json(&json::Workers { workers: workers.iter().map(json::Worker::from).collect() })

@@ -8,23 +8,27 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fittingroom_common::convert::MAX_SLOTS;
 use fittingroom_common::proto as pb;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower_layer::{Identity, Stack};
 
+use crate::access::{GateLayer, MOST_CHUNK_BYTES, MOST_LAUNCH_BYTES, MOST_MESSAGE_BYTES};
 use crate::cluster::Cluster;
 
-/// The largest control message, in bytes. A search may list many points.
-const MAX_LAUNCH_BYTES: usize = 64 << 20;
-/// The largest message of a worker, in bytes.
-const MAX_MESSAGE_BYTES: usize = 256 << 10;
-/// The largest message of an artifact's transfer: a chunk and its envelope.
-const MAX_CHUNK_BYTES: usize = crate::artifacts::CHUNK_BYTES + 1024;
-/// The most calls at a time of one connection.
+/// The most streams at a time of one connection.
 const MOST_STREAMS: u32 = 4096;
+/// The most calls at a time of one connection that wait for their answer to begin: a lease and a report
+/// for each slot of the largest worker. Whoever makes more is told to come back.
+const MOST_CALLS: usize = 2 * MAX_SLOTS as usize + 64;
+/// The largest headers of a call, in bytes.
+const MOST_HEADER_BYTES: u32 = 16 << 10;
+/// The most streams of one connection that its other end opened, and gave up before they were served.
+const MOST_GIVEN_UP: usize = 256;
 
-/// The server with all its services, for the caller to give connections to.
-pub fn router(cluster: Arc<Cluster>) -> Router {
+/// The server with all its services behind the gate, for the caller to give connections to.
+pub(crate) fn router(cluster: Arc<Cluster>, gate: GateLayer) -> Router<Stack<GateLayer, Identity>> {
     let operator = operator::Operator::new(Arc::clone(&cluster));
     let worker = worker::Worker::new(Arc::clone(&cluster));
     let artifact = artifact::Artifact::new(cluster);
@@ -32,16 +36,21 @@ pub fn router(cluster: Arc<Cluster>) -> Router {
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(Some(MOST_STREAMS))
+        .concurrency_limit_per_connection(MOST_CALLS)
+        .load_shed(true)
+        .http2_max_header_list_size(Some(MOST_HEADER_BYTES))
+        .http2_max_pending_accept_reset_streams(Some(MOST_GIVEN_UP))
+        .layer(gate)
         .add_service(
             pb::operator_service_server::OperatorServiceServer::new(operator)
-                .max_decoding_message_size(MAX_LAUNCH_BYTES),
+                .max_decoding_message_size(MOST_LAUNCH_BYTES),
         )
         .add_service(
             pb::worker_service_server::WorkerServiceServer::new(worker)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MOST_MESSAGE_BYTES),
         )
         .add_service(
             pb::artifact_service_server::ArtifactServiceServer::new(artifact)
-                .max_decoding_message_size(MAX_CHUNK_BYTES),
+                .max_decoding_message_size(MOST_CHUNK_BYTES),
         )
 }

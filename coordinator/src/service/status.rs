@@ -26,6 +26,7 @@ pub(super) fn of_cluster(error: &ClusterError) -> Status {
         ClusterError::Refused(refusal) => of_refusal(refusal),
         ClusterError::Worker(WorkerError::Unknown) => Status::not_found(message),
         ClusterError::Worker(WorkerError::NoSuchSlot { .. }) => Status::invalid_argument(message),
+        ClusterError::Worker(WorkerError::NotYours { .. }) => Status::permission_denied(message),
         ClusterError::Worker(WorkerError::TooMany) => Status::resource_exhausted(message),
         ClusterError::Log(error) => of_log(error),
         ClusterError::Artifact(error) => of_artifact(error),

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::status::{of_cluster, undecodable};
+use crate::access::{Caller, TokenId};
 use crate::cluster::Cluster;
 
 /// The longest wait of a lease call.
@@ -24,14 +25,23 @@ impl Worker {
     pub(super) const fn new(cluster: Arc<Cluster>) -> Self {
         Self { cluster }
     }
+
+    /// The worker that a call names, if the caller may speak for it.
+    fn worker(&self, bytes: &[u8], token: Option<TokenId>) -> Result<WorkerId, Status> {
+        let worker = WorkerId::from_wire(bytes).map_err(|error| undecodable(&error))?;
+        let checked = self.cluster.workers().check(worker, token);
+        checked.map_err(|error| of_cluster(&error.into()))?;
+        Ok(worker)
+    }
+}
+
+/// The token that a call showed, where calls need one.
+fn token<T>(request: &Request<T>) -> Option<TokenId> {
+    request.extensions().get::<Caller>().map(|caller| caller.token)
 }
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
-}
-
-fn worker_id(bytes: &[u8]) -> Result<WorkerId, Status> {
-    WorkerId::from_wire(bytes).map_err(|error| undecodable(&error))
 }
 
 #[tonic::async_trait]
@@ -40,6 +50,7 @@ impl pb::worker_service_server::WorkerService for Worker {
         &self,
         request: Request<pb::RegisterRequest>,
     ) -> Result<Response<pb::RegisterResponse>, Status> {
+        let token = token(&request);
         let request = request.into_inner();
         if request.protocol_version != pb::PROTOCOL_VERSION {
             return Err(Status::failed_precondition(format!(
@@ -54,7 +65,7 @@ impl pb::worker_service_server::WorkerService for Worker {
         info!(worker = %worker.name, slots = worker.slots, device = worker.device, "worker joined");
         self.cluster
             .workers()
-            .register(worker, self.cluster.now())
+            .register(worker, token, self.cluster.now())
             .map_err(|error| of_cluster(&error.into()))?;
         let leases = self.cluster.leases();
         Ok(Response::new(pb::RegisterResponse {
@@ -65,8 +76,9 @@ impl pb::worker_service_server::WorkerService for Worker {
     }
 
     async fn lease(&self, request: Request<pb::LeaseRequest>) -> Result<Response<pb::LeaseResponse>, Status> {
+        let token = token(&request);
         let request = request.into_inner();
-        let worker = worker_id(&request.worker_id)?;
+        let worker = self.worker(&request.worker_id, token)?;
         let patience = Duration::from_millis(request.wait_ms.into()).min(MAX_LEASE_WAIT);
         let leased = self.cluster.lease(worker, SlotNumber::new(request.slot), patience).await;
         let assignment = leased.map_err(|error| of_cluster(&error))?;
@@ -77,8 +89,9 @@ impl pb::worker_service_server::WorkerService for Worker {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
+        let token = token(&request);
         let request = request.into_inner();
-        let worker = worker_id(&request.worker_id)?;
+        let worker = self.worker(&request.worker_id, token)?;
         let held: Result<Vec<Held>, _> = request.held.into_iter().map(Held::try_from).collect();
         let held = held.map_err(|error| undecodable(&error))?;
         let directives = self.cluster.heartbeat(worker, held, request.draining).await;
@@ -91,8 +104,9 @@ impl pb::worker_service_server::WorkerService for Worker {
         &self,
         request: Request<pb::ReportRequest>,
     ) -> Result<Response<pb::ReportResponse>, Status> {
+        let token = token(&request);
         let request = request.into_inner();
-        let worker = worker_id(&request.worker_id)?;
+        let worker = self.worker(&request.worker_id, token)?;
         let id =
             SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
         let report = request.report.ok_or_else(|| Status::invalid_argument("the field report is missing"))?;
@@ -106,8 +120,9 @@ impl pb::worker_service_server::WorkerService for Worker {
         &self,
         request: Request<pb::CompleteRequest>,
     ) -> Result<Response<pb::CompleteResponse>, Status> {
+        let token = token(&request);
         let request = request.into_inner();
-        let worker = worker_id(&request.worker_id)?;
+        let worker = self.worker(&request.worker_id, token)?;
         let id =
             SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
         let outcome =

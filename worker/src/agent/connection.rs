@@ -1,10 +1,12 @@
 //! One try at each call to the coordinator, in domain types, with a deadline each; and what an
 //! answer other than success means. Trying again is [`session`](super::session)'s business.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use fittingroom_common::access::{Access, AccessError, Channel};
 use fittingroom_common::convert::DecodeError;
 use fittingroom_common::id::{ArtifactHash, SlotNumber};
 use fittingroom_common::proto as pb;
@@ -13,7 +15,7 @@ use fittingroom_common::proto::worker_service_client::WorkerServiceClient;
 use fittingroom_common::trial::Report;
 use fittingroom_common::work::{Assignment, Directive, Held, Outcome, SearchAttempt, WorkerInfo};
 use tokio_stream::Stream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Uri;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
@@ -48,8 +50,25 @@ pub(crate) enum Fault {
     Unreadable(#[from] DecodeError),
 }
 
+/// What the coordinator said, or the network: there the innermost reason, "Connection refused" rather
+/// than "transport error".
 fn describe(status: &Status) -> String {
-    if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() }
+    let mut cause: Option<&dyn Error> = status.source();
+    while let Some(inner) = cause.and_then(Error::source) {
+        cause = Some(inner);
+    }
+    match cause {
+        Some(cause) => cause.to_string(),
+        None if status.message().is_empty() => status.code().to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
+impl Fault {
+    /// Whether the coordinator does not take this worker's token, or any more.
+    pub(crate) fn is_shut_out(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code() == Code::Unauthenticated)
+    }
 }
 
 impl From<Status> for Fault {
@@ -122,17 +141,16 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Channels that connect at the first call, and again whenever they break.
-    pub(crate) fn new(coordinator: &Uri, worker: WorkerInfo) -> Self {
-        let channel = || {
-            Endpoint::from(coordinator.clone())
-                .connect_timeout(Duration::from_secs(5))
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(Duration::from_secs(15))
-                .keep_alive_timeout(Duration::from_secs(10))
-                .keep_alive_while_idle(true)
-                .connect_lazy()
-        };
-        Self {
+    pub(crate) fn new(coordinator: &Uri, access: &Access, worker: WorkerInfo) -> Result<Self, AccessError> {
+        let endpoint = access
+            .endpoint(coordinator)?
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(15))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true);
+        let channel = || access.show(endpoint.connect_lazy());
+        Ok(Self {
             calls: WorkerServiceClient::new(channel())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
@@ -141,7 +159,7 @@ impl Connection {
                 .max_encoding_message_size(MAX_CHUNK_MESSAGE_BYTES),
             worker: Arc::new(worker),
             answering: Arc::new(AtomicBool::new(true)),
-        }
+        })
     }
 
     /// Awaits a call within its deadline, and tells people when the coordinator goes away or comes back.

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fittingroom_common::access::{Access, AccessError};
 use fittingroom_common::convert::MAX_DESCRIPTION;
 use fittingroom_common::id::{Name, SlotNumber, WorkerId};
 use fittingroom_common::work::WorkerInfo;
@@ -42,7 +43,7 @@ use rand::TryRngCore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use cache::CacheError;
 pub use device::{Device, DeviceError, Devices};
@@ -61,6 +62,8 @@ use session::Session;
 pub struct Config {
     /// Where the coordinator is.
     pub coordinator: Uri,
+    /// What the coordinator is shown, and how it is known.
+    pub access: Access,
     /// What people call the worker.
     pub name: Name,
     /// What to train on.
@@ -87,6 +90,9 @@ pub enum AgentError {
     /// The coordinator does not want this worker, or is no coordinator.
     #[error("this worker cannot work with the coordinator: {0}")]
     Refused(String),
+    /// The coordinator cannot be called in the way that was asked for.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The cache's folder cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -118,7 +124,7 @@ pub(crate) struct Shared {
 ///
 /// Dropping the future ends the agent at once, and its trainers with it.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let Config { coordinator, name, devices, cache, trainer, timing } = config;
+    let Config { coordinator, access, name, devices, cache, trainer, timing } = config;
     let worker = WorkerInfo {
         id: draw_id()?,
         name,
@@ -127,7 +133,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     info!(name = %worker.name, slots = worker.slots, device = worker.device, %coordinator, "worker starts");
-    let connection = Connection::new(&coordinator, worker);
+    if access.exposes_token(&coordinator) {
+        warn!("the token goes to the coordinator unencrypted; https:// would keep it from others");
+    }
+    let connection = Connection::new(&coordinator, &access, worker)?;
     let cache = Cache::open(&cache, connection.clone(), timing.clone())?;
     let ending = Ending::new(shutdown);
     let mut background = JoinSet::new();

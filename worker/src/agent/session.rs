@@ -118,6 +118,7 @@ impl Session {
                         renewed = true;
                     }
                     Err(Fault::NotFound(_) | Fault::Precondition(_)) => return Err(CallError::Superseded),
+                    Err(fault) if fault.is_shut_out() => return Err(CallError::Fatal(shut_out(&fault))),
                     Err(fault @ (Fault::Refused(_) | Fault::Unreadable(_))) => {
                         return Err(CallError::Refused(fault));
                     }
@@ -178,12 +179,18 @@ impl Session {
         match self.connection.heartbeat(held, draining, deadline).await {
             Ok(directives) => Ok(Some(directives)),
             Err(Fault::NotFound(_)) => self.renew(generation).await.map(|()| None),
+            Err(fault) if fault.is_shut_out() => Err(shut_out(&fault)),
             Err(fault) => {
                 debug!(%fault, "heartbeat without an answer");
                 Ok(None)
             }
         }
     }
+}
+
+/// A token that was revoked never counts again: there is nothing to wait for.
+fn shut_out(fault: &Fault) -> AgentError {
+    AgentError::Refused(fault.to_string())
 }
 
 /// Registers, trying until the coordinator answers.

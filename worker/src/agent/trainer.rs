@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use fittingroom_common::access::TOKEN_VARIABLE;
 use fittingroom_common::trial::{Failure, FailureReason};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
@@ -48,6 +49,8 @@ impl TrainerProgram {
             .env("OMP_NUM_THREADS", "1")
             // Number GPUs as nvidia-smi does, with which they were counted.
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            // A trainer calls nobody, and needs no secret to do so.
+            .env_remove(TOKEN_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

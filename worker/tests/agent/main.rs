@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use coordinator::{Coordinator, Heard, Reports};
+use fittingroom_common::access::Access;
 use fittingroom_common::dataset::{Manifest, Shape};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
 use fittingroom_common::id::{ArtifactHash, Attempt, AttemptNumber, Name, SearchId, TrialId};
@@ -107,6 +108,7 @@ impl Stage {
     fn start_with(&self, address: SocketAddr, trainer: TrainerProgram) -> JoinHandle<Result<(), AgentError>> {
         let config = Config {
             coordinator: format!("http://{address}").parse().expect("a URL"),
+            access: Access::default(),
             name: Name::sanitised("test-worker"),
             devices: Devices { slots: vec![self.device; self.slots], description: "cpu (test)".to_owned() },
             cache: self.folder.path().join("cache"),

@@ -11,11 +11,11 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-fn worker_program() -> PathBuf {
+pub(crate) fn worker_program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_fittingroom-worker"))
 }
 
-fn coordinator_program() -> PathBuf {
+pub(crate) fn coordinator_program() -> PathBuf {
     let program = worker_program().with_file_name("fittingroom");
     assert!(
         program.exists(),
@@ -36,6 +36,22 @@ pub(crate) fn real_data() -> PathBuf {
 pub(crate) struct Running(Child);
 
 impl Running {
+    pub(crate) const fn of(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// Waits until it ends by itself; answers its exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.0.try_wait().expect("waits") {
+                Some(status) => return status.code(),
+                None if Instant::now() > end => panic!("process {} does not end", self.0.id()),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("kills");
         self.0.wait().expect("ends");
@@ -188,7 +204,7 @@ impl Cluster {
     }
 }
 
-fn log_file(folder: &Path, name: &str) -> std::fs::File {
+pub(crate) fn log_file(folder: &Path, name: &str) -> std::fs::File {
     let path = folder.join(format!("{name}.log"));
     std::fs::OpenOptions::new().create(true).append(true).open(path).expect("opens")
 }

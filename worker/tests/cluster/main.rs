@@ -1,7 +1,9 @@
 //! The whole cluster, end to end: the real programs, the real Fashion-MNIST, real kills.
 
+mod access;
 mod harness;
 mod input;
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::path::Path;
