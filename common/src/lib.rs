@@ -4,6 +4,7 @@
 //! [`convert`] the only conversions between the two. Nothing in this crate reads a clock, draws
 //! from a thread's random generator, opens a socket or touches a database.
 
+pub mod checkpoint;
 pub mod convert;
 pub mod dataset;
 pub mod event;

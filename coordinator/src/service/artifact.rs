@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use fittingroom_common::id::ArtifactHash;
+use fittingroom_common::id::{ArtifactHash, WorkerId};
 use fittingroom_common::proto as pb;
+use fittingroom_common::work::SearchAttempt;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::status::{of_artifact, undecodable};
+use super::status::{of_artifact, of_cluster, undecodable};
 use crate::cluster::Cluster;
 
 pub(super) struct Artifact {
@@ -21,9 +22,17 @@ impl Artifact {
     }
 }
 
+/// The attempt and the worker that a message names.
+fn holder(of: Option<pb::AttemptHolder>) -> Result<(SearchAttempt, WorkerId), Status> {
+    let of = of.ok_or_else(|| Status::invalid_argument("the field holder is missing"))?;
+    let id = SearchAttempt::from_wire(of.search, of.attempt).map_err(|error| undecodable(&error))?;
+    Ok((id, WorkerId::from_wire(&of.worker_id).map_err(|error| undecodable(&error))?))
+}
+
 #[tonic::async_trait]
 impl pb::artifact_service_server::ArtifactService for Artifact {
     type DownloadStream = BoxStream<'static, Result<pb::Chunk, Status>>;
+    type DownloadCheckpointStream = BoxStream<'static, Result<pb::Chunk, Status>>;
 
     async fn download(
         &self,
@@ -44,5 +53,32 @@ impl pb::artifact_service_server::ArtifactService for Artifact {
         let stored = self.cluster.artifacts().put_stream(chunks).await;
         let hash = stored.map_err(|error| of_artifact(&error))?;
         Ok(Response::new(pb::UploadResponse { hash: hash.to_wire() }))
+    }
+
+    async fn upload_checkpoint(
+        &self,
+        request: Request<Streaming<pb::CheckpointChunk>>,
+    ) -> Result<Response<pb::UploadResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.unwrap_or_default();
+        let (id, worker) = holder(first.holder)?;
+        let rest = chunks.map_ok(|chunk| chunk.data);
+        let chunks = futures_util::stream::iter([Ok(first.data)]).chain(rest);
+        let stored = self.cluster.upload_checkpoint(id, worker, chunks).await;
+        let hash = stored.map_err(|error| of_cluster(&error))?;
+        Ok(Response::new(pb::UploadResponse { hash: hash.to_wire() }))
+    }
+
+    async fn download_checkpoint(
+        &self,
+        request: Request<pb::DownloadCheckpointRequest>,
+    ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
+        let request = request.into_inner();
+        let (id, worker) = holder(request.holder)?;
+        let hash = ArtifactHash::from_wire(&request.hash).map_err(|error| undecodable(&error))?;
+        let chunks = self.cluster.download_checkpoint(id, worker, hash).await;
+        let chunks = chunks.map_err(|error| of_cluster(&error))?;
+        let chunks = chunks.map_ok(|data| pb::Chunk { data }).map_err(|error| of_artifact(&error));
+        Ok(Response::new(chunks.boxed()))
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fittingroom_common::id::{SlotNumber, WorkerId};
+use fittingroom_common::checkpoint::Checkpoint;
+use fittingroom_common::id::{ArtifactHash, SlotNumber, WorkerId};
 use fittingroom_common::proto as pb;
-use fittingroom_common::trial::Report;
+use fittingroom_common::trial::{Failure, Report};
 use fittingroom_common::work::{Held, Outcome, SearchAttempt, WorkerInfo};
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -116,5 +117,38 @@ impl pb::worker_service_server::WorkerService for Worker {
         let completed = self.cluster.complete(id.search, id.attempt, worker, outcome).await;
         completed.map_err(|error| of_cluster(&error))?;
         Ok(Response::new(pb::CompleteResponse {}))
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        request: Request<pb::KeepCheckpointRequest>,
+    ) -> Result<Response<pb::KeepCheckpointResponse>, Status> {
+        let request = request.into_inner();
+        let worker = worker_id(&request.worker_id)?;
+        let id =
+            SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
+        let checkpoint =
+            request.checkpoint.ok_or_else(|| Status::invalid_argument("the field checkpoint is missing"))?;
+        let checkpoint = Checkpoint::try_from(checkpoint).map_err(|error| undecodable(&error))?;
+        let kept = self.cluster.keep_checkpoint(id, worker, checkpoint).await;
+        kept.map_err(|error| of_cluster(&error))?;
+        Ok(Response::new(pb::KeepCheckpointResponse {}))
+    }
+
+    async fn lose_checkpoint(
+        &self,
+        request: Request<pb::LoseCheckpointRequest>,
+    ) -> Result<Response<pb::LoseCheckpointResponse>, Status> {
+        let request = request.into_inner();
+        let worker = worker_id(&request.worker_id)?;
+        let id =
+            SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
+        let hash = ArtifactHash::from_wire(&request.hash).map_err(|error| undecodable(&error))?;
+        if request.problem.len() > Failure::MAX_DETAIL {
+            return Err(Status::invalid_argument("the field problem may have 4096 bytes at most"));
+        }
+        let lost = self.cluster.lose_checkpoint(id, worker, hash, request.problem).await;
+        lost.map_err(|error| of_cluster(&error))?;
+        Ok(Response::new(pb::LoseCheckpointResponse {}))
     }
 }

@@ -2,6 +2,7 @@
 
 mod harness;
 mod input;
+mod resume;
 
 use std::collections::BTreeSet;
 use std::path::Path;
