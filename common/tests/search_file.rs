@@ -55,9 +55,9 @@ max_attempts: 5
 max_failed_trials: 4
 budget: 1h30m
 track_test: true
-checkpoint: {every_epochs: 5, every_seconds: 600}
 epochs: 3
 early_terminate: {type: hyperband, min_iter: 3}
+checkpoint: {every_epochs: 5, every_seconds: 600}
 parameters:
   model: {values: [fcn, lenet]}
   hidden_sizes: {values: [[300, 200], [256]], when: {model: fcn}}

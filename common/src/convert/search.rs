@@ -217,3 +217,24 @@ impl TryFrom<pb::SearchSpec> for SearchSpec {
         })?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_to_checkpoint_survives_the_wire_and_searches_from_before_get_the_default() {
+        let numbers = [None, NonZeroU32::new(7)];
+        let rules = numbers
+            .map(|every_epochs| numbers.map(|every_seconds| CheckpointRule { every_epochs, every_seconds }));
+        for rule in rules.concat() {
+            let file = "method: grid\nparameters: {dropout: {value: 0.1}}";
+            let spec = SearchSpec::parse("search.yaml", file).expect("parses").spec;
+            let mut wire = pb::SearchSpec::from(&spec);
+            wire.checkpoint = Some(rule.into());
+            assert_eq!(SearchSpec::try_from(wire.clone()).expect("good").checkpoint, rule);
+            wire.checkpoint = None;
+            assert_eq!(SearchSpec::try_from(wire).expect("good").checkpoint, CheckpointRule::default());
+        }
+    }
+}

@@ -385,13 +385,14 @@ mod tests {
         fn dataset(it: &mut pb::Assignment) -> &mut pb::Dataset {
             it.dataset.as_mut().expect("set")
         }
-        fn hyperparameters(it: &mut pb::Assignment) -> &mut Vec<pb::Hyperparameter> {
+        fn train(it: &mut pb::Assignment) -> &mut pb::TrainWork {
             match it.work.as_mut().expect("set") {
-                pb::assignment::Work::Train(train) => {
-                    &mut train.hyperparameters.as_mut().expect("set").entries
-                }
+                pb::assignment::Work::Train(train) => train,
                 pb::assignment::Work::Evaluate(_) => panic!("not training"),
             }
+        }
+        fn hyperparameters(it: &mut pb::Assignment) -> &mut Vec<pb::Hyperparameter> {
+            &mut train(it).hyperparameters.as_mut().expect("set").entries
         }
         let changed = |change: fn(&mut pb::Assignment)| {
             let mut wire = pb::Assignment::from(&training());
@@ -411,6 +412,15 @@ mod tests {
             (
                 changed(|it| hyperparameters(it).retain(|entry| entry.name != "learning_rate")),
                 "learning_rate is missing",
+            ),
+            (
+                changed(|it| train(it).checkpoint.as_mut().expect("set").every_epochs = Some(0)),
+                "checkpoint.every_epochs cannot be 0",
+            ),
+            (changed(|it| train(it).resume_from[0].hash.truncate(31)), "hash has 31 bytes"),
+            (
+                changed(|it| train(it).resume_from = vec![train(it).resume_from[0].clone(); 17]),
+                "train.resume_from has 17 entries",
             ),
         ] {
             assert!(message.contains(said), "{message:?} does not say {said:?}");

@@ -66,8 +66,8 @@ impl Resumption {
 
     fn keep(&mut self, checkpoint: Checkpoint) -> Option<ArtifactHash> {
         let epoch = checkpoint.place.epoch;
-        let reports = self.kept.iter().filter_map(|kept| kept.report).chain(self.beyond.iter().copied());
-        let report = reports.filter(|report| report.epoch == epoch).last();
+        let mut reports = self.kept.iter().filter_map(|kept| kept.report).chain(self.beyond.iter().copied());
+        let report = reports.find(|report| report.epoch == epoch);
         self.beyond.retain(|report| report.epoch > epoch);
         self.kept.push(Kept { checkpoint, report });
         (self.kept.len() > KEPT_CHECKPOINTS).then(|| self.kept.remove(0).checkpoint.hash)
