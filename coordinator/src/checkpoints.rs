@@ -272,9 +272,13 @@ mod tests {
         again.sweep([(SEARCH, trial, kept)]).await.expect("sweeps");
         let shutdown = CancellationToken::new();
         let deleting = tokio::spawn(Arc::clone(&again).delete_useless(shutdown.clone()));
-        while names(folder.path()).len() > 1 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let deleted = async {
+            while names(folder.path()).len() > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), deleted).await;
+        assert!(in_time.is_ok(), "left: {:?}", names(folder.path()));
         shutdown.cancel();
         deleting.await.expect("ends");
         assert_eq!(names(folder.path()), [name(0, b"kept")]);
