@@ -9,6 +9,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|name| root.join("fittingroom/v1").join(name).with_extension("proto"));
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;
-    tonic_prost_build::configure().bytes(".fittingroom.v1.Chunk").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".fittingroom.v1.Chunk")
+        .bytes(".fittingroom.v1.CheckpointChunk")
+        .compile_fds(descriptors)?;
     Ok(())
 }

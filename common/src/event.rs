@@ -1,5 +1,6 @@
 //! The events of a search: facts, in the order in which they were decided. What is not in here did not happen.
 
+use crate::checkpoint::Checkpoint;
 use crate::dataset::Manifest;
 use crate::hyperparameter::Hyperparameters;
 use crate::id::{ArtifactHash, Attempt, Name, TrialId};
@@ -99,6 +100,22 @@ pub enum Fact {
         /// On the test set.
         test: Score,
     },
+    /// An attempt's checkpoint is stored. The newest two of a trial are kept, and later attempts go on from the newest.
+    CheckpointKept {
+        /// The attempt.
+        attempt: Attempt,
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+    },
+    /// An attempt could not go on from the newest checkpoint; it begins at the one before, or at the beginning.
+    CheckpointLost {
+        /// The attempt.
+        attempt: Attempt,
+        /// The checkpoint.
+        hash: ArtifactHash,
+        /// Why, for people.
+        problem: String,
+    },
     /// No new trials for now.
     SearchPaused,
     /// Trials are handed out again.
@@ -146,7 +163,9 @@ impl Fact {
             | Self::AttemptFailed { attempt, .. }
             | Self::AttemptReleased { attempt }
             | Self::EvaluationStarted { attempt, .. }
-            | Self::EvaluationFailed { attempt, .. } => Some(attempt.trial),
+            | Self::EvaluationFailed { attempt, .. }
+            | Self::CheckpointKept { attempt, .. }
+            | Self::CheckpointLost { attempt, .. } => Some(attempt.trial),
             Self::SearchCreated(_)
             | Self::SearchPaused
             | Self::SearchResumed

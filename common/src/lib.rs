@@ -5,6 +5,7 @@
 //! from a thread's random generator, opens a socket or touches a database.
 
 pub mod access;
+pub mod checkpoint;
 pub mod convert;
 pub mod dataset;
 pub mod event;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::checkpoint::Checkpoint;
 use crate::dataset::Manifest;
 use crate::hyperparameter::Hyperparameters;
 use crate::id::{ArtifactHash, AttemptNumber, Name, SlotNumber, TrialId, WorkerId};
@@ -236,6 +237,8 @@ pub struct AttemptHistory {
     pub epochs: Vec<Report>,
     /// How it failed, if it did.
     pub failure: Option<Failure>,
+    /// The checkpoint that it went on from; `None` where it began at the first step.
+    pub resumed_from: Option<Checkpoint>,
 }
 
 /// The metrics of one epoch, with the trial and attempt that they belong to.

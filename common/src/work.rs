@@ -1,5 +1,6 @@
 //! What passes between the coordinator and its workers: assignments, heartbeats, outcomes.
 
+use crate::checkpoint::{Checkpoint, CheckpointRule};
 use crate::dataset::Manifest;
 use crate::hyperparameter::Hyperparameters;
 use crate::id::{ArtifactHash, Attempt, Name, SearchId, SlotNumber, WorkerId};
@@ -65,6 +66,11 @@ pub enum Work {
         seeds: Seeds,
         /// Whether the test set is evaluated after each epoch.
         track_test: bool,
+        /// When checkpoints are made.
+        checkpoint: CheckpointRule,
+        /// What to go on from, the newest first. One that cannot be used is told, then the next is
+        /// taken; with none of them, training begins at its first step.
+        resume_from: Vec<Checkpoint>,
     },
     /// Evaluate a trained model on the test set.
     Evaluate {

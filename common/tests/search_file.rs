@@ -1,7 +1,9 @@
 //! What search files mean, and what is said of those that are wrong.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use fittingroom_common::checkpoint::CheckpointRule;
 use fittingroom_common::hyperparameter::{Parameter, Value};
 use fittingroom_common::space::{
     Bell, DatasetChoice, Distribution, MAX_FILE_BYTES, Method, Parsed, Scale, SearchSpec, SpaceError,
@@ -15,6 +17,17 @@ fn parse(text: &str) -> Result<Parsed, SpaceError> {
 
 fn good(text: &str) -> Parsed {
     parse(text).unwrap_or_else(|error| panic!("{}\nin\n{text}", error.located()))
+}
+
+fn rule(every_epochs: Option<u32>, every_seconds: Option<u32>) -> CheckpointRule {
+    let number = |number: Option<u32>| number.map(|it| NonZeroU32::new(it).expect("not 0"));
+    CheckpointRule { every_epochs: number(every_epochs), every_seconds: number(every_seconds) }
+}
+
+#[test]
+fn checkpoints_can_be_left_out_altogether() {
+    let spec = good("method: grid\ncheckpoint: never\nparameters: {dropout: {value: 0.1}}").spec;
+    assert_eq!(spec.checkpoint, CheckpointRule::NEVER);
 }
 
 fn parameter(name: &str) -> Parameter {
@@ -44,6 +57,7 @@ budget: 1h30m
 track_test: true
 epochs: 3
 early_terminate: {type: hyperband, min_iter: 3}
+checkpoint: {every_epochs: 5, every_seconds: 600}
 parameters:
   model: {values: [fcn, lenet]}
   hidden_sizes: {values: [[300, 200], [256]], when: {model: fcn}}
@@ -70,6 +84,7 @@ fn every_key_is_read() {
     assert_eq!(spec.max_failed_trials, Some(4));
     assert_eq!(spec.budget, Some(Duration::from_secs(5_400)));
     assert!(spec.track_test);
+    assert_eq!(spec.checkpoint, rule(Some(5), Some(600)));
     assert_eq!(spec.trial_count(), 40);
     let epochs = spec.space.find(parameter("epochs")).expect("at the top level");
     assert_eq!(epochs.distribution, Distribution::Constant(Value::Integer(3)));
@@ -114,6 +129,7 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(spec.metric, Metric::ValidationAccuracy);
     assert_eq!((spec.replicates, spec.max_attempts, spec.max_failed_trials), (1, 3, None));
     assert_eq!((spec.budget, spec.track_test, spec.run_cap), (None, false, None));
+    assert_eq!(spec.checkpoint, rule(None, Some(60)));
     assert_eq!(spec.trial_count(), 2);
 }
 
@@ -466,6 +482,37 @@ fn a_wrong_file_is_told_where_and_why() {
             &["under `parameters:`"],
         ),
         ("budget without a unit", "method: grid\nbudget: 90\n", "2:9", &["unit", "90s"]),
+        (
+            "checkpoint of a number",
+            "method: grid\ncheckpoint: 60\n",
+            "2:13",
+            &["{every_seconds: 60}", "never"],
+        ),
+        (
+            "checkpoint of another word",
+            "method: grid\ncheckpoint: always\n",
+            "2:13",
+            &["\"always\"", "never"],
+        ),
+        ("checkpoint of nothing", "method: grid\ncheckpoint: {}\n", "2:1", &["when", "{every_seconds: 60}"]),
+        (
+            "checkpoint of zero",
+            "method: grid\ncheckpoint: {every_epochs: 0}\n",
+            "2:28",
+            &["at least 1", "never"],
+        ),
+        (
+            "checkpoint of half a second",
+            "method: grid\ncheckpoint: {every_seconds: 0.5}\n",
+            "2:29",
+            &["whole"],
+        ),
+        (
+            "unknown key of a checkpoint",
+            "method: grid\ncheckpoint: {every_epoch: 1}\n",
+            "2:14",
+            &["every_epoch\"", "every_epochs"],
+        ),
         ("budget of words", "method: grid\nbudget: soon\n", "2:9", &["unit"]),
         ("dataset with spaces", "method: grid\ndataset: my images\n", "2:10", &["my images", "./my-images"]),
         (

@@ -73,6 +73,7 @@ impl ArtifactStore {
     pub fn in_folder(folder: &Path, collecting: PathBuf) -> Result<Self, ArtifactError> {
         std::fs::create_dir_all(folder)?;
         std::fs::create_dir_all(&collecting)?;
+        crate::checkpoints::remove_parts(folder);
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
         Ok(Self { store: Arc::new(store), collecting })
     }
@@ -100,7 +101,12 @@ impl ArtifactStore {
 
     /// Whether an artifact is there.
     pub async fn contains(&self, hash: ArtifactHash) -> Result<bool, ArtifactError> {
-        match self.store.head(&place(hash)).await {
+        self.contains_at(&place(hash)).await
+    }
+
+    /// Whether anything is at this place.
+    pub(crate) async fn contains_at(&self, place: &ObjectPath) -> Result<bool, ArtifactError> {
+        match self.store.head(place).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -124,7 +130,16 @@ impl ArtifactStore {
     /// Stores what a stream brings, and answers its hash when it is durable.
     pub async fn put_stream<E: std::fmt::Display>(
         &self,
+        chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<ArtifactHash, ArtifactError> {
+        self.put_stream_at(chunks, place).await
+    }
+
+    /// Stores what a stream brings at the place that `place` gives its hash.
+    pub(crate) async fn put_stream_at<E: std::fmt::Display>(
+        &self,
         mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        place: impl Fn(ArtifactHash) -> ObjectPath,
     ) -> Result<ArtifactHash, ArtifactError> {
         let collected = NamedTempFile::new_in(&self.collecting)?;
         let mut file = tokio::fs::File::from_std(collected.reopen()?);
@@ -141,14 +156,15 @@ impl ArtifactStore {
         }
         file.flush().await?;
         let hash = ArtifactHash::new(*hasher.finalize().as_bytes());
-        if !self.contains(hash).await? {
-            self.copy_in(collected.path(), hash).await?;
+        let place = place(hash);
+        if !self.contains_at(&place).await? {
+            self.copy_in(collected.path(), &place).await?;
         }
         Ok(hash)
     }
 
-    async fn copy_in(&self, path: &Path, hash: ArtifactHash) -> Result<(), ArtifactError> {
-        let mut upload = WriteMultipart::new(self.store.put_multipart(&place(hash)).await?);
+    async fn copy_in(&self, path: &Path, place: &ObjectPath) -> Result<(), ArtifactError> {
+        let mut upload = WriteMultipart::new(self.store.put_multipart(place).await?);
         let mut chunks =
             tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::open(path).await?, CHUNK_BYTES);
         while let Some(chunk) = chunks.try_next().await? {
@@ -170,7 +186,16 @@ impl ArtifactStore {
         &self,
         hash: ArtifactHash,
     ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
-        let found = self.store.get(&place(hash)).await.map_err(|error| missing(error, hash))?;
+        self.get_stream_at(hash, &place(hash)).await
+    }
+
+    /// What is at this place, which is to have this hash, in chunks of at most [`CHUNK_BYTES`].
+    pub(crate) async fn get_stream_at(
+        &self,
+        hash: ArtifactHash,
+        place: &ObjectPath,
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        let found = self.store.get(place).await.map_err(|error| missing(error, hash))?;
         let pieces = |chunk: Bytes| {
             let count = chunk.len().div_ceil(CHUNK_BYTES);
             let piece = move |index: usize| {
@@ -179,6 +204,22 @@ impl ArtifactStore {
             futures_util::stream::iter((0..count).map(piece).map(Ok::<_, object_store::Error>))
         };
         Ok(found.into_stream().map_ok(pieces).try_flatten().map_err(ArtifactError::from).boxed())
+    }
+
+    /// Deletes what is at this place, if anything is.
+    pub(crate) async fn delete_at(&self, place: &ObjectPath) -> Result<(), ArtifactError> {
+        match self.store.delete(place).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every place in a folder of the store.
+    pub(crate) fn list(
+        &self,
+        folder: &ObjectPath,
+    ) -> impl Stream<Item = Result<ObjectPath, ArtifactError>> + use<> {
+        self.store.list(Some(folder)).map_ok(|found| found.location).map_err(ArtifactError::from)
     }
 }
 

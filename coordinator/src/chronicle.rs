@@ -33,6 +33,12 @@ pub(crate) fn tell(search: &Name, event: &Event) {
         Fact::BestEvaluated { trial, test } => {
             info!(%search, %trial, test_accuracy = test.accuracy.get(), "best model evaluated");
         }
+        Fact::CheckpointKept { attempt, checkpoint } => {
+            debug!(%search, %attempt, epoch = checkpoint.place.epoch, step = checkpoint.place.step, "checkpoint kept");
+        }
+        Fact::CheckpointLost { attempt, hash, problem } => {
+            warn!(%search, %attempt, %hash, problem, "checkpoint lost, going on from the one before");
+        }
         Fact::SearchPaused => info!(%search, "search paused"),
         Fact::SearchResumed => info!(%search, "search resumed"),
         Fact::SearchStopping { reason } => info!(%search, reason, "search stopping"),

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod artifacts;
+pub mod checkpoints;
 mod chronicle;
 pub mod cli;
 pub mod clock;

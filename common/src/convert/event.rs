@@ -97,6 +97,15 @@ impl From<&Event> for pb::Event {
             Fact::BestEvaluated { trial, test } => {
                 Kind::BestEvaluated(pb::BestEvaluated { trial: trial.get(), test: Some((*test).into()) })
             }
+            Fact::CheckpointKept { attempt, checkpoint } => Kind::CheckpointKept(pb::CheckpointKept {
+                attempt: Some((*attempt).into()),
+                checkpoint: Some((*checkpoint).into()),
+            }),
+            Fact::CheckpointLost { attempt, hash, problem } => Kind::CheckpointLost(pb::CheckpointLost {
+                attempt: Some((*attempt).into()),
+                hash: hash.to_wire(),
+                problem: problem.clone(),
+            }),
             Fact::SearchPaused => Kind::SearchPaused(pb::SearchPaused {}),
             Fact::SearchResumed => Kind::SearchResumed(pb::SearchResumed {}),
             Fact::SearchStopping { reason } => {
@@ -154,6 +163,15 @@ impl TryFrom<pb::Event> for Event {
             Kind::BestEvaluated(it) => Fact::BestEvaluated {
                 trial: TrialId::new(it.trial),
                 test: required("test", it.test)?.try_into()?,
+            },
+            Kind::CheckpointKept(it) => Fact::CheckpointKept {
+                attempt: attempt(it.attempt)?,
+                checkpoint: required("checkpoint", it.checkpoint)?.try_into()?,
+            },
+            Kind::CheckpointLost(it) => Fact::CheckpointLost {
+                attempt: attempt(it.attempt)?,
+                hash: ArtifactHash::from_wire(&it.hash)?,
+                problem: it.problem,
             },
             Kind::SearchPaused(_) => Fact::SearchPaused,
             Kind::SearchResumed(_) => Fact::SearchResumed,

@@ -1,8 +1,10 @@
 //! Conversions of what a search is.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{DecodeError, required};
+use crate::checkpoint::CheckpointRule;
 use crate::hyperparameter::{CATALOGUE, Hyperparameters, Parameter, Value};
 use crate::proto as pb;
 use crate::space::{
@@ -142,7 +144,34 @@ impl From<&SearchSpec> for pb::SearchSpec {
             track_test: it.track_test,
             parameters: it.space.dimensions.iter().map(Into::into).collect(),
             points: it.points.iter().map(Into::into).collect(),
+            checkpoint: Some(it.checkpoint.into()),
         }
+    }
+}
+
+impl From<CheckpointRule> for pb::CheckpointRule {
+    fn from(it: CheckpointRule) -> Self {
+        Self {
+            every_epochs: it.every_epochs.map(NonZeroU32::get),
+            every_seconds: it.every_seconds.map(NonZeroU32::get),
+        }
+    }
+}
+
+impl TryFrom<pb::CheckpointRule> for CheckpointRule {
+    type Error = DecodeError;
+
+    fn try_from(it: pb::CheckpointRule) -> Result<Self, DecodeError> {
+        let from_one = |field, number: Option<u32>| match number.map(NonZeroU32::new) {
+            Some(None) => {
+                Err(DecodeError::Outside { field, value: "0".to_owned(), allowed: "numbers from 1" })
+            }
+            other => Ok(other.flatten()),
+        };
+        Ok(Self {
+            every_epochs: from_one("checkpoint.every_epochs", it.every_epochs)?,
+            every_seconds: from_one("checkpoint.every_seconds", it.every_seconds)?,
+        })
     }
 }
 
@@ -164,6 +193,8 @@ impl TryFrom<pb::SearchSpec> for SearchSpec {
                 most: CATALOGUE.len(),
             });
         }
+        // A search that was launched before there were checkpoints gets them as it goes on.
+        let checkpoint = it.checkpoint.map(CheckpointRule::try_from).transpose()?.unwrap_or_default();
         let (method, metric) = (it.method().try_into()?, it.metric().try_into()?);
         let dimensions = it.parameters.into_iter().map(Dimension::try_from).collect::<Result<_, _>>()?;
         let points = it.points.into_iter().map(Hyperparameters::try_from).collect::<Result<_, _>>()?;
@@ -180,8 +211,30 @@ impl TryFrom<pb::SearchSpec> for SearchSpec {
             max_failed_trials: it.max_failed_trials,
             budget: it.budget_ms.map(Duration::from_millis),
             track_test: it.track_test,
+            checkpoint,
             space: Space { dimensions },
             points,
         })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_to_checkpoint_survives_the_wire_and_searches_from_before_get_the_default() {
+        let numbers = [None, NonZeroU32::new(7)];
+        let rules = numbers
+            .map(|every_epochs| numbers.map(|every_seconds| CheckpointRule { every_epochs, every_seconds }));
+        for rule in rules.concat() {
+            let file = "method: grid\nparameters: {dropout: {value: 0.1}}";
+            let spec = SearchSpec::parse("search.yaml", file).expect("parses").spec;
+            let mut wire = pb::SearchSpec::from(&spec);
+            wire.checkpoint = Some(rule.into());
+            assert_eq!(SearchSpec::try_from(wire.clone()).expect("good").checkpoint, rule);
+            wire.checkpoint = None;
+            assert_eq!(SearchSpec::try_from(wire).expect("good").checkpoint, CheckpointRule::default());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Conversions of what is known of a trial: ids, values, reports, failures.
 
 use super::{DecodeError, exactly, required};
+use crate::checkpoint::{Checkpoint, CheckpointPlace};
 use crate::hyperparameter::{CATALOGUE, Hyperparameters, Parameter, Value};
 use crate::id::{ArtifactHash, Attempt, AttemptNumber, TrialId, WorkerId};
 use crate::proto as pb;
@@ -207,6 +208,21 @@ impl TryFrom<pb::Failure> for Failure {
             pb::FailureReason::Timeout => FailureReason::Timeout,
         };
         Ok(Self::new(reason, it.detail))
+    }
+}
+
+impl From<Checkpoint> for pb::Checkpoint {
+    fn from(it: Checkpoint) -> Self {
+        Self { epoch: it.place.epoch, step: it.place.step, hash: it.hash.to_wire() }
+    }
+}
+
+impl TryFrom<pb::Checkpoint> for Checkpoint {
+    type Error = DecodeError;
+
+    fn try_from(it: pb::Checkpoint) -> Result<Self, DecodeError> {
+        let place = CheckpointPlace { epoch: it.epoch, step: it.step };
+        Ok(Self { place, hash: ArtifactHash::from_wire(&it.hash)? })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{DecodeError, required};
+use crate::checkpoint::Checkpoint;
 use crate::id::{ArtifactHash, AttemptNumber, Name, SlotNumber, TrialId, WorkerId};
 use crate::proto as pb;
 use crate::space::MAX_TRIALS;
@@ -270,6 +271,7 @@ impl From<AttemptHistory> for pb::AttemptHistory {
             ended_ms: it.ended.map_or(0, Timestamp::as_millis),
             epochs: it.epochs.into_iter().map(Into::into).collect(),
             failure: it.failure.as_ref().map(Into::into),
+            resumed_from: it.resumed_from.map(Into::into),
         }
     }
 }
@@ -285,6 +287,7 @@ impl TryFrom<pb::AttemptHistory> for AttemptHistory {
             ended: happened(it.ended_ms),
             epochs: it.epochs.into_iter().map(Report::try_from).collect::<Result<_, _>>()?,
             failure: it.failure.map(Failure::try_from).transpose()?,
+            resumed_from: it.resumed_from.map(Checkpoint::try_from).transpose()?,
         })
     }
 }
@@ -372,6 +375,7 @@ impl TryFrom<pb::Best> for Best {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::CheckpointPlace;
     use crate::dataset::{Manifest, Shape};
     use crate::hyperparameter::Hyperparameters;
     use crate::space::Method;
@@ -473,6 +477,10 @@ mod tests {
                 ended: Some(Timestamp::from_millis(9)),
                 epochs: vec![report()],
                 failure: None,
+                resumed_from: Some(Checkpoint {
+                    place: CheckpointPlace { epoch: 2, step: 5 },
+                    hash: ArtifactHash::of(b"checkpoint"),
+                }),
             }],
         });
         there_and_back::<_, pb::EpochRow>(EpochRow {

@@ -1,6 +1,7 @@
 //! Conversions of what passes between the coordinator and its workers.
 
 use super::{DecodeError, exactly, required};
+use crate::checkpoint::{Checkpoint, CheckpointRule};
 use crate::dataset::{FileRole, Idx, Manifest, Shape};
 use crate::hyperparameter::{Hyperparameters, Parameter};
 use crate::id::{ArtifactHash, Attempt, Name, SearchId, WorkerId};
@@ -14,6 +15,9 @@ pub const MAX_SLOTS: u32 = 1024;
 
 /// The longest description of a device or a program's version, in bytes.
 pub const MAX_DESCRIPTION: usize = 200;
+
+/// The most checkpoints of a trial that a worker is offered.
+const MAX_CHECKPOINTS: usize = 16;
 
 /// The most classes of a dataset: labels are single bytes.
 const MAX_CLASSES: u32 = 256;
@@ -149,11 +153,15 @@ impl TryFrom<pb::Assignment> for Assignment {
 impl From<&Work> for pb::assignment::Work {
     fn from(it: &Work) -> Self {
         match it {
-            Work::Train { hyperparameters, seeds, track_test } => Self::Train(pb::TrainWork {
-                hyperparameters: Some(hyperparameters.into()),
-                seeds: Some((*seeds).into()),
-                track_test: *track_test,
-            }),
+            Work::Train { hyperparameters, seeds, track_test, checkpoint, resume_from } => {
+                Self::Train(pb::TrainWork {
+                    hyperparameters: Some(hyperparameters.into()),
+                    seeds: Some((*seeds).into()),
+                    track_test: *track_test,
+                    checkpoint: Some((*checkpoint).into()),
+                    resume_from: resume_from.iter().map(|&it| it.into()).collect(),
+                })
+            }
             Work::Evaluate { model } => Self::Evaluate(pb::EvaluateWork { model_hash: model.to_wire() }),
         }
     }
@@ -171,10 +179,22 @@ impl TryFrom<pb::assignment::Work> for Work {
                 if let Some(missing) = Parameter::all().find(|&p| hyperparameters.get(p).is_none()) {
                     return Err(DecodeError::Missing(missing.name()));
                 }
+                let most = MAX_CHECKPOINTS;
+                if train.resume_from.len() > most {
+                    let found = train.resume_from.len();
+                    return Err(DecodeError::TooMany { field: "train.resume_from", found, most });
+                }
+                let rule = train.checkpoint.map(CheckpointRule::try_from).transpose()?;
                 Ok(Self::Train {
                     hyperparameters,
                     seeds: required("train.seeds", train.seeds)?.into(),
                     track_test: train.track_test,
+                    checkpoint: rule.unwrap_or(CheckpointRule::NEVER),
+                    resume_from: train
+                        .resume_from
+                        .into_iter()
+                        .map(Checkpoint::try_from)
+                        .collect::<Result<_, _>>()?,
                 })
             }
             Wire::Evaluate(evaluate) => {
@@ -263,6 +283,7 @@ impl TryFrom<pb::complete_request::Outcome> for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::CheckpointPlace;
     use crate::id::{AttemptNumber, TrialId};
     use crate::trial::{FailureReason, Finite, Seeds};
 
@@ -290,6 +311,11 @@ mod tests {
             hyperparameters: Hyperparameters::defaults(),
             seeds: Seeds::derive(1, 0, TrialId::new(12)),
             track_test: true,
+            checkpoint: CheckpointRule::default(),
+            resume_from: vec![Checkpoint {
+                place: CheckpointPlace { epoch: 3, step: 7 },
+                hash: ArtifactHash::of(b"checkpoint"),
+            }],
         })
     }
 
@@ -359,13 +385,14 @@ mod tests {
         fn dataset(it: &mut pb::Assignment) -> &mut pb::Dataset {
             it.dataset.as_mut().expect("set")
         }
-        fn hyperparameters(it: &mut pb::Assignment) -> &mut Vec<pb::Hyperparameter> {
+        fn train(it: &mut pb::Assignment) -> &mut pb::TrainWork {
             match it.work.as_mut().expect("set") {
-                pb::assignment::Work::Train(train) => {
-                    &mut train.hyperparameters.as_mut().expect("set").entries
-                }
+                pb::assignment::Work::Train(train) => train,
                 pb::assignment::Work::Evaluate(_) => panic!("not training"),
             }
+        }
+        fn hyperparameters(it: &mut pb::Assignment) -> &mut Vec<pb::Hyperparameter> {
+            &mut train(it).hyperparameters.as_mut().expect("set").entries
         }
         let changed = |change: fn(&mut pb::Assignment)| {
             let mut wire = pb::Assignment::from(&training());
@@ -385,6 +412,15 @@ mod tests {
             (
                 changed(|it| hyperparameters(it).retain(|entry| entry.name != "learning_rate")),
                 "learning_rate is missing",
+            ),
+            (
+                changed(|it| train(it).checkpoint.as_mut().expect("set").every_epochs = Some(0)),
+                "checkpoint.every_epochs cannot be 0",
+            ),
+            (changed(|it| train(it).resume_from[0].hash.truncate(31)), "hash has 31 bytes"),
+            (
+                changed(|it| train(it).resume_from = vec![train(it).resume_from[0].clone(); 17]),
+                "train.resume_from has 17 entries",
             ),
         ] {
             assert!(message.contains(said), "{message:?} does not say {said:?}");

@@ -12,6 +12,7 @@ mod notes;
 mod parse;
 mod problem;
 mod read;
+mod read_checkpoint;
 mod read_distribution;
 mod read_parameters;
 mod tree;
@@ -28,6 +29,7 @@ pub use grid::{Alive, Grid};
 pub use parse::Parsed;
 pub use problem::{Path, Problem, SpecError, Step};
 
+use crate::checkpoint::CheckpointRule;
 use crate::dataset::KnownDataset;
 use crate::hyperparameter::{Hyperparameters, Parameter, Value};
 use crate::id::Name;
@@ -72,6 +74,8 @@ pub struct SearchFields {
     pub budget: Option<Duration>,
     /// Whether loss and accuracy on the test set are recorded each epoch. They never rank.
     pub track_test: bool,
+    /// When running trials are checkpointed, for the next attempt to go on from.
+    pub checkpoint: CheckpointRule,
     /// What is searched. With [`Method::Points`], constants that all points share.
     pub space: Space,
     /// The trials of [`Method::Points`]; empty otherwise.
@@ -94,6 +98,7 @@ impl Default for SearchFields {
             max_failed_trials: None,
             budget: None,
             track_test: false,
+            checkpoint: CheckpointRule::default(),
             space: Space::default(),
             points: Vec::new(),
         }

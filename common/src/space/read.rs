@@ -9,6 +9,7 @@ use crate::id::Name;
 use crate::trial::Metric;
 
 use super::error::Complaint;
+use super::read_checkpoint::checkpoint;
 use super::read_parameters::{constant, parameters, points, unreachable_parameters};
 use super::tree::{Key, Kind, Node, Place};
 use super::{DatasetChoice, Method, SearchFields};
@@ -30,6 +31,7 @@ const KEYS: &[&str] = &[
     "max_failed_trials",
     "budget",
     "track_test",
+    "checkpoint",
     "early_terminate",
 ];
 
@@ -89,6 +91,7 @@ pub(super) fn read(root: &Node) -> Result<(SearchFields, Vec<Remark>), Complaint
             "max_failed_trials" => fields.max_failed_trials = Some(whole(key, node)?),
             "budget" => fields.budget = Some(budget(key, node)?),
             "track_test" => fields.track_test = flag(key, node)?,
+            "checkpoint" => fields.checkpoint = checkpoint(key, node)?,
             "early_terminate" => remarks.push((
                 key.place,
                 "every trial runs all its epochs: early termination is not available yet".to_owned(),
@@ -154,7 +157,7 @@ fn flag(key: &Key, node: &Node) -> Result<bool, Complaint> {
     }
 }
 
-fn whole<N: TryFrom<i128>>(key: &Key, node: &Node) -> Result<N, Complaint> {
+pub(super) fn whole<N: TryFrom<i128>>(key: &Key, node: &Node) -> Result<N, Complaint> {
     match node.kind {
         Kind::Integer(number) => {
             N::try_from(number).map_err(|_| wrong_type(key, "a smaller whole number from 0 up", node))

@@ -54,8 +54,12 @@ const METHODS: &[Method] = &[
     method("/fittingroom.v1.WorkerService/Heartbeat", WORKERS),
     method("/fittingroom.v1.WorkerService/Report", WORKERS),
     method("/fittingroom.v1.WorkerService/Complete", WORKERS),
+    method("/fittingroom.v1.WorkerService/KeepCheckpoint", WORKERS),
+    method("/fittingroom.v1.WorkerService/LoseCheckpoint", WORKERS),
     method("/fittingroom.v1.ArtifactService/Download", EVERYBODY),
     sized("/fittingroom.v1.ArtifactService/Upload", WORKERS, MOST_CHUNK_BYTES),
+    method("/fittingroom.v1.ArtifactService/DownloadCheckpoint", WORKERS),
+    sized("/fittingroom.v1.ArtifactService/UploadCheckpoint", WORKERS, MOST_CHUNK_BYTES),
 ];
 
 /// The call at a path.
@@ -103,7 +107,8 @@ mod tests {
         for method in METHODS {
             assert!(method.roles.contains(&Role::Operator), "{}", method.path);
             let name = method.path.rsplit('/').next().expect("has a name");
-            let is_reading = ["Get", "List", "Watch", "Download"].iter().any(|verb| name.starts_with(verb));
+            let is_reading =
+                name == "Download" || ["Get", "List", "Watch"].iter().any(|verb| name.starts_with(verb));
             assert_eq!(method.roles.contains(&Role::Viewer), is_reading, "{}", method.path);
         }
         assert_eq!(find("/fittingroom.v1.WorkerService/Lease").map(|it| it.roles), Some(WORKERS));

@@ -260,6 +260,10 @@ pub(crate) struct Attempt<'a> {
     ended: Option<String>,
     failure: Option<&'static str>,
     failure_detail: Option<&'a str>,
+    /// Epochs done in the checkpoint that it went on from; null where it began at the first step.
+    continued_from_epoch: Option<u32>,
+    /// Steps done in the epoch after those.
+    continued_from_step: Option<u32>,
     epochs: Vec<Epoch>,
 }
 
@@ -291,6 +295,8 @@ impl<'a> From<&'a AttemptHistory> for Attempt<'a> {
             ended: it.ended.map(|ended| ended.to_string()),
             failure: it.failure.as_ref().map(|failure| failure.reason.name()),
             failure_detail: detail(it.failure.as_ref()),
+            continued_from_epoch: it.resumed_from.map(|checkpoint| checkpoint.place.epoch),
+            continued_from_step: it.resumed_from.map(|checkpoint| checkpoint.place.step),
             epochs: it.epochs.iter().map(Epoch::from).collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! `fittingroom trial`: everything that happened to one trial.
 
 use clap::Args;
+use fittingroom_common::checkpoint::CheckpointPlace;
 use fittingroom_common::id::{Name, TrialId};
 use fittingroom_common::trial::Report;
 use fittingroom_common::view::{AttemptHistory, TrialHistory};
@@ -78,6 +79,12 @@ fn render_attempt(attempt: &AttemptHistory, width: Option<u16>) -> String {
         shown.push_str(&format!(", ended after {took}"));
     }
     shown.push('\n');
+    if let Some(CheckpointPlace { epoch, step }) = attempt.resumed_from.map(|it| it.place) {
+        shown.push_str(&match step {
+            0 => format!("continued from epoch {epoch}\n"),
+            _ => format!("continued from epoch {epoch}, {step} steps into the next\n"),
+        });
+    }
     if let Some(failure) = &attempt.failure {
         shown.push_str(&format!("failed: {}\n", text::clean(&failure.to_string())));
     }
@@ -142,7 +149,8 @@ fn sparkline(numbers: &[f64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fittingroom_common::id::{AttemptNumber, SlotNumber};
+    use fittingroom_common::checkpoint::Checkpoint;
+    use fittingroom_common::id::{ArtifactHash, AttemptNumber, SlotNumber};
     use fittingroom_common::time::Timestamp;
     use fittingroom_common::trial::{Failure, FailureReason, Seeds};
 
@@ -150,22 +158,25 @@ mod tests {
     use crate::cli::samples::{complete, report};
 
     fn history() -> TrialHistory {
-        let attempt = |number, epochs, failure| AttemptHistory {
+        let attempt = |number, epochs, failure, resumed_from| AttemptHistory {
             number,
             place: (Name::sanitised("node-1"), SlotNumber::new(0)),
             started: Timestamp::from_millis(1_795_350_951_000),
             ended: Some(Timestamp::from_millis(1_795_351_023_000)),
             epochs,
             failure,
+            resumed_from,
         };
+        let place = CheckpointPlace { epoch: 0, step: 120 };
+        let checkpoint = Checkpoint { place, hash: ArtifactHash::of(b"checkpoint") };
         let lost = Failure::new(FailureReason::WorkerLost, "silent for\n30 s");
         TrialHistory {
             row: complete(3, 1, 0.9123),
             seeds: Seeds { split: 1, order: 2, trial: 3 },
             replicate: 0,
             attempts: vec![
-                attempt(AttemptNumber::new(1), Vec::new(), Some(lost)),
-                attempt(AttemptNumber::new(2), vec![report(1, 0.8), report(2, 0.9)], None),
+                attempt(AttemptNumber::new(1), Vec::new(), Some(lost), None),
+                attempt(AttemptNumber::new(2), vec![report(1, 0.8), report(2, 0.9)], None, Some(checkpoint)),
             ],
         }
     }
@@ -186,6 +197,7 @@ failed: worker_lost: silent for 30 s
 no epoch reported
 
 attempt 2 on node-1/0, begun 2026-11-22T12:35:51Z, ended after 1m 12s
+continued from epoch 0, 120 steps into the next
 validation accuracy  ▁█
 epoch  training  training  validation  validation  images/s  time
        accuracy      loss    accuracy        loss

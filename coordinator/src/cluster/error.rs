@@ -1,6 +1,6 @@
 //! Why the coordinator did not do what it was asked for.
 
-use fittingroom_common::id::{ArtifactHash, Name, SearchId};
+use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId};
 
 use crate::artifacts::ArtifactError;
 use crate::log::LogError;
@@ -30,6 +30,14 @@ pub enum ClusterError {
     /// A model was named that was not uploaded.
     #[error("there is no artifact {hash}: upload the model before completing the trial")]
     NoSuchModel {
+        /// The hash that was named.
+        hash: ArtifactHash,
+    },
+    /// A checkpoint was named that was not uploaded.
+    #[error("attempt {attempt} has no checkpoint {hash}: upload it before naming it")]
+    NoSuchCheckpoint {
+        /// The attempt.
+        attempt: Attempt,
         /// The hash that was named.
         hash: ArtifactHash,
     },

@@ -1,5 +1,6 @@
 //! All searches and workers of one coordinator: what the services call.
 
+mod checkpoint;
 mod error;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 pub use error::ClusterError;
 
 use crate::artifacts::ArtifactStore;
+use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
 use crate::datasets::Datasets;
 use crate::log::{EventLog, LogError};
@@ -84,15 +86,26 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let (work, _) = watch::channel(0);
         let datasets = Datasets::new(Arc::clone(&log), artifacts.clone(), dataset_folders);
-        let surroundings = Surroundings { log, clock, lease: leases.length, work, shutdown };
-        let mut searches = Searches::default();
+        let checkpoints = Arc::new(Checkpoints::new(artifacts.clone()));
+        let surroundings = Surroundings { log, clock, checkpoints, lease: leases.length, work, shutdown };
+        let (mut replayed, mut kept) = (Vec::new(), Vec::new());
         for listed in surroundings.log.searches().await? {
             let events = surroundings.log.events(listed.id).await?;
-            let replayed = events.len();
+            let count = events.len();
             let search = Search::replay(listed.id, events, leases.length);
             let mut search = search.ok_or(ClusterError::Damaged { name: listed.name.clone() })?;
             search.grant_grace(surroundings.clock.now());
-            info!(search = %listed.name, state = %search.state(), events = replayed, "search replayed");
+            info!(search = %listed.name, state = %search.state(), events = count, "search replayed");
+            kept.extend(search.checkpoints().map(|(trial, hash)| (listed.id, trial, hash)));
+            replayed.push(search);
+        }
+        let checkpoints = &surroundings.checkpoints;
+        if let Err(error) = checkpoints.sweep(kept).await {
+            warn!(%error, "checkpoints that are of no more use are left until the next start");
+        }
+        tokio::spawn(Arc::clone(checkpoints).delete_useless(surroundings.shutdown.clone()));
+        let mut searches = Searches::default();
+        for search in replayed {
             searches.insert(runner::start(search, surroundings.clone()));
         }
         let workers = Workers::new(leases.length);

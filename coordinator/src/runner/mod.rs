@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
 use crate::log::{Append, EventLog, LogError};
 use crate::search::{Command, Rejection, Search};
@@ -139,6 +140,8 @@ pub struct Surroundings {
     pub log: Arc<dyn EventLog>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Told which checkpoints are of no more use.
+    pub checkpoints: Arc<Checkpoints>,
     /// How long a lease lasts without a heartbeat.
     pub lease: Duration,
     /// Counted up when a search comes to have work, so that waiting slots ask again.
@@ -220,6 +223,9 @@ impl Runner {
         }
         if durable.is_err() {
             self.reload().await;
+        }
+        for discard in self.search.take_discards() {
+            self.surroundings.checkpoints.discard(self.search.id(), discard);
         }
         for (worker, held, answer) in renewals {
             let renew = |(attempt, progress)| self.search.renew(attempt, worker, progress, now);

@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::*;
+use crate::artifacts::ArtifactStore;
 use crate::log::Listed;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -99,9 +100,12 @@ fn bench() -> Bench {
     let (log, clock) = (Arc::new(FragileLog::default()), Arc::new(HandClock::default()));
     let first = Event { at: clock.now(), fact: Fact::SearchCreated(Box::new(created.clone())) };
     log.events.lock().expect("not poisoned").push(first);
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let artifacts = ArtifactStore::in_folder(folder.path(), folder.path().join("incoming")).expect("opens");
     let surroundings = Surroundings {
         log: log.clone(),
         clock: clock.clone(),
+        checkpoints: Arc::new(Checkpoints::new(artifacts)),
         lease: LEASE,
         work: watch::channel(0).0,
         shutdown: CancellationToken::new(),

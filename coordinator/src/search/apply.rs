@@ -29,6 +29,7 @@ impl Search {
                     failures: 0,
                     place: None,
                     report: None,
+                    resumption: None,
                     phase: Phase::Waiting,
                 });
                 self.waiting.insert(*trial);
@@ -37,8 +38,12 @@ impl Search {
             Fact::AttemptStarted { attempt, holder } => self.start(*attempt, holder, at),
             Fact::EpochReported { attempt, report } => {
                 let expires = at.after(self.lease);
+                let makes_checkpoints = self.created.spec.checkpoint.makes_some();
                 if let Some(trial) = self.trial_mut(attempt.trial) {
                     trial.report = Some(*report);
+                    if makes_checkpoints {
+                        trial.resumption.get_or_insert_default().reported(*report);
+                    }
                     if let Some(lease) = trial.lease_mut() {
                         lease.expires = lease.expires.max(expires);
                     }
@@ -48,6 +53,7 @@ impl Search {
                 let metric = self.created.spec.metric;
                 self.end_attempt(*attempt, Phase::Complete { attempt: attempt.number, model: *model }, at);
                 self.counts.complete += 1;
+                self.forget_checkpoints(attempt.trial);
                 let key = self
                     .trial(attempt.trial)
                     .and_then(|trial| trial.report)
@@ -78,6 +84,8 @@ impl Search {
             Fact::BestEvaluated { trial, test } => {
                 self.end_evaluation(Evaluation::Done { trial: *trial, test: *test });
             }
+            Fact::CheckpointKept { attempt, checkpoint } => self.apply_kept(*attempt, *checkpoint),
+            Fact::CheckpointLost { attempt, hash, .. } => self.apply_lost(*attempt, *hash),
             Fact::SearchPaused => self.state = State::Paused,
             Fact::SearchResumed => self.state = State::Running,
             Fact::SearchStopping { reason } => self.state = State::Stopping { reason: reason.clone() },
@@ -114,7 +122,7 @@ impl Search {
         };
         trial.newest = Some(attempt.number);
         trial.tries += 1;
-        trial.report = None;
+        trial.report = trial.resumption.as_mut().and_then(|it| it.begin());
         trial.place = Some((holder.name.clone(), holder.slot));
         trial.phase = Phase::Running(lease);
         self.waiting.remove(&attempt.trial);
@@ -167,6 +175,7 @@ impl Search {
         } else {
             self.faults += 1;
         }
+        self.forget_checkpoints(id);
     }
 
     fn cancel_trial(&mut self, id: TrialId) {
@@ -179,6 +188,7 @@ impl Search {
         if self.leased.remove(&id) {
             self.counts.running = self.counts.running.saturating_sub(1);
         }
+        self.forget_checkpoints(id);
     }
 
     fn cancel_all(&mut self) {

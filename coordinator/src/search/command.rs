@@ -1,6 +1,7 @@
 //! What can be asked of a search, and why it may say no.
 
-use fittingroom_common::id::{Attempt, TrialId, WorkerId};
+use fittingroom_common::checkpoint::Checkpoint;
+use fittingroom_common::id::{ArtifactHash, Attempt, TrialId, WorkerId};
 use fittingroom_common::trial::Report;
 use fittingroom_common::view::SearchState;
 use fittingroom_common::work::{Holder, Outcome};
@@ -30,6 +31,26 @@ pub enum Command {
         worker: WorkerId,
         /// How it ended.
         outcome: Outcome,
+    },
+    /// A checkpoint of an attempt is stored.
+    KeepCheckpoint {
+        /// The attempt.
+        attempt: Attempt,
+        /// Who says so.
+        worker: WorkerId,
+        /// The checkpoint.
+        checkpoint: Checkpoint,
+    },
+    /// An attempt cannot go on from the newest checkpoint.
+    LoseCheckpoint {
+        /// The attempt.
+        attempt: Attempt,
+        /// Who says so.
+        worker: WorkerId,
+        /// The checkpoint.
+        hash: ArtifactHash,
+        /// Why, for people.
+        problem: String,
     },
     /// Time has passed: leases and budgets may have run out.
     Tick,
@@ -67,6 +88,16 @@ pub enum Rejection {
         found: u32,
         /// The epoch that comes next.
         expected: u32,
+    },
+    /// A checkpoint was named before the epochs in it were reported, which would then be missing.
+    #[error("attempt {attempt} names a checkpoint after epoch {epoch}, but has reported {reported}")]
+    CheckpointAhead {
+        /// The attempt.
+        attempt: Attempt,
+        /// Epochs done in the checkpoint.
+        epoch: u32,
+        /// Epochs reported.
+        reported: u32,
     },
     /// An attempt that trains was called evaluated, or the other way round, or before its last epoch.
     #[error("attempt {attempt} cannot end like this: {problem}")]

@@ -17,6 +17,10 @@ impl Search {
             Command::Lease { holder } => Ok(self.lease(holder)),
             Command::Report { attempt, worker, report } => self.report(attempt, worker, report),
             Command::Complete { attempt, worker, outcome } => self.complete(attempt, worker, outcome),
+            Command::KeepCheckpoint { attempt, worker, checkpoint } => self.keep(attempt, worker, checkpoint),
+            Command::LoseCheckpoint { attempt, worker, hash, problem } => {
+                self.lose(attempt, worker, hash, problem)
+            }
             Command::Tick => Ok(self.tick(now)),
             Command::Pause => self.pause(),
             Command::Resume => self.resume(),
@@ -123,7 +127,7 @@ impl Search {
     }
 
     /// The trial and the lease that an attempt runs under, if it is the one that counts.
-    fn running(&self, attempt: Attempt, worker: WorkerId) -> Result<(&Trial, &Lease), Rejection> {
+    pub(super) fn running(&self, attempt: Attempt, worker: WorkerId) -> Result<(&Trial, &Lease), Rejection> {
         let trial = self.trial(attempt.trial).ok_or(Rejection::UnknownTrial { trial: attempt.trial })?;
         match trial.lease() {
             Some(lease) if trial.newest == Some(attempt.number) && lease.holder.worker == worker => {

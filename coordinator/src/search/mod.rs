@@ -15,6 +15,7 @@
 //! live in memory, and after a restart every lease gets one grace period.
 
 mod apply;
+mod checkpoint;
 mod command;
 mod decide;
 mod trial;
@@ -31,6 +32,7 @@ use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Score;
 use fittingroom_common::view::{SearchState, TrialCounts};
 
+pub use checkpoint::{Discard, KEPT_CHECKPOINTS};
 pub use command::{Command, Rejection};
 use trial::{Evaluation, Trial};
 
@@ -64,6 +66,8 @@ pub struct Search {
     evaluation: Evaluation,
     attempt_time: Duration,
     attempts_ended: u64,
+    /// In memory only: a restart looks for what is left.
+    discards: Vec<Discard>,
 }
 
 /// Where the search stands, with what belongs to that alone.
@@ -99,6 +103,7 @@ impl Search {
             evaluation: Evaluation::Idle { failures: 0 },
             attempt_time: Duration::ZERO,
             attempts_ended: 0,
+            discards: Vec::new(),
         }
     }
 
@@ -109,7 +114,11 @@ impl Search {
             return None;
         };
         let mut search = Self::new(id, *created, at, lease);
-        events.for_each(|event| search.apply(&event));
+        for event in events {
+            search.apply(&event);
+            // What was of no more use then was deleted then.
+            search.discards.clear();
+        }
         Some(search)
     }
 

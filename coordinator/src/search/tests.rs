@@ -1,6 +1,8 @@
 //! What a search promises, as a specification.
 
-use std::collections::BTreeMap;
+mod checkpoints;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use fittingroom_common::dataset::{Manifest, Shape};
 use fittingroom_common::id::{ArtifactHash, AttemptNumber};
@@ -33,6 +35,10 @@ struct Bench {
     search: Search,
     events: Vec<Event>,
     now: Timestamp,
+    /// What the search gave up, as it did.
+    discards: Vec<Discard>,
+    /// The checkpoints that a store would have.
+    stored: BTreeSet<(TrialId, ArtifactHash)>,
 }
 
 impl Bench {
@@ -43,13 +49,26 @@ impl Bench {
     fn of(created: Created) -> Self {
         let now = Timestamp::from_millis(1_000);
         let events = vec![Event { at: now, fact: Fact::SearchCreated(Box::new(created.clone())) }];
-        Self { search: Search::new(SearchId::new(1), created, now, LEASE), events, now }
+        let search = Search::new(SearchId::new(1), created, now, LEASE);
+        Self { search, events, now, discards: Vec::new(), stored: BTreeSet::new() }
     }
 
     fn give(&mut self, command: Command) -> Result<usize, Rejection> {
         let new = self.search.handle(command, self.now)?;
         let count = new.len();
+        self.stored.extend(new.iter().filter_map(|event| match &event.fact {
+            Fact::CheckpointKept { attempt, checkpoint } => Some((attempt.trial, checkpoint.hash)),
+            _ => None,
+        }));
         self.events.extend(new);
+        let discards = self.search.take_discards();
+        for discard in &discards {
+            match discard {
+                Discard::One { trial, hash } => drop(self.stored.remove(&(*trial, *hash))),
+                Discard::All { trial } => self.stored.retain(|(of, _)| of != trial),
+            }
+        }
+        self.discards.extend(discards);
         Ok(count)
     }
 
@@ -179,7 +198,7 @@ fn a_silent_workers_trial_is_tried_again_and_the_silent_worker_is_fenced() {
     assert_eq!(bench.report(1, lost, 2, 0.5), superseded);
     assert_eq!(bench.complete(1, lost, Outcome::Trained { model: None }), superseded);
     assert!(!bench.search.renew(lost, WorkerId::new(1), None, bench.now));
-    bench.report(2, again, 1, 0.6).expect("epochs begin anew with the attempt");
+    bench.report(2, again, 1, 0.6).expect("without a checkpoint, epochs begin anew with the attempt");
 }
 
 #[test]
@@ -459,6 +478,8 @@ enum Happening {
     Complete(u128),
     Fail(u128, FailureReason),
     Release(u128),
+    Keep(u128, u32),
+    Lose(u128),
     Wait(u64),
     Pause,
     Resume,
@@ -472,7 +493,9 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
         6 => worker.clone().prop_map(Happening::Report),
         3 => worker.clone().prop_map(Happening::Complete),
         1 => (worker.clone(), prop::sample::select(&FailureReason::ALL[..])).prop_map(|(w, r)| Happening::Fail(w, r)),
-        1 => worker.prop_map(Happening::Release),
+        1 => worker.clone().prop_map(Happening::Release),
+        3 => (worker.clone(), 0_u32..3).prop_map(|(worker, step)| Happening::Keep(worker, step)),
+        1 => worker.prop_map(Happening::Lose),
         1 => (1_u64..40).prop_map(Happening::Wait),
         1 => Just(Happening::Pause),
         2 => Just(Happening::Resume),
@@ -523,6 +546,20 @@ impl Bench {
                     let _ = self.complete(worker, attempt, Outcome::Released);
                 }
             }
+            Happening::Keep(worker, step) => {
+                if let Some((attempt, false)) = holds.get(&worker).copied() {
+                    let report = self.search.row(attempt.trial).and_then(|row| row.report);
+                    let epoch = report.map_or(0, |report| report.epoch);
+                    let _ = self.keep(worker, attempt, checkpoints::checkpoint(attempt.trial, epoch, step));
+                }
+            }
+            Happening::Lose(worker) => {
+                if let Some((attempt, false)) = holds.get(&worker).copied()
+                    && let Some(newest) = self.search.resume_from(attempt.trial).first()
+                {
+                    let _ = self.lose(worker, attempt, *newest);
+                }
+            }
             Happening::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
             Happening::Pause => drop(self.give(Command::Pause)),
             Happening::Resume => drop(self.give(Command::Resume)),
@@ -557,16 +594,20 @@ impl Bench {
                 .map(|row| row.rank)
                 .eq((1..).map(Some).take(rows.iter().filter(|row| row.rank.is_some()).count()))
         );
+        let kept: BTreeSet<_> = self.search.checkpoints().collect();
+        assert_eq!(kept, self.stored, "what is kept is stored, and nothing else");
         if let Some(best) = self.rows().first().filter(|row| row.state == TrialState::Complete) {
             assert_eq!(self.search.best().map(|it| it.row.trial), Some(best.trial), "the best has its model");
         }
     }
 }
 
-/// What the log must hold, whatever happened: one outcome a trial, contiguous epochs, rising attempts.
+/// What the log must hold, whatever happened: one outcome a trial, rising attempts, and epochs that
+/// are contiguous from the checkpoint that the attempt went on from.
 fn check_log(events: &[Event]) {
     let mut newest: BTreeMap<TrialId, (AttemptNumber, u32)> = BTreeMap::new();
     let mut ended: BTreeMap<TrialId, u32> = BTreeMap::new();
+    let mut kept: BTreeMap<TrialId, Vec<(u32, ArtifactHash)>> = BTreeMap::new();
     let mut is_open = true;
     for event in events {
         if matches!(event.fact, Fact::TrialPlanned { .. } | Fact::AttemptStarted { .. }) {
@@ -574,7 +615,8 @@ fn check_log(events: &[Event]) {
         }
         match &event.fact {
             Fact::AttemptStarted { attempt, .. } | Fact::EvaluationStarted { attempt, .. } => {
-                let before = newest.insert(attempt.trial, (attempt.number, 0));
+                let begins_after = kept.get(&attempt.trial).and_then(|it| it.last()).map_or(0, |it| it.0);
+                let before = newest.insert(attempt.trial, (attempt.number, begins_after));
                 assert!(before.is_none_or(|(number, _)| number < attempt.number), "attempts rise: {event:?}");
             }
             Fact::EpochReported { attempt, report } => {
@@ -585,6 +627,20 @@ fn check_log(events: &[Event]) {
                     "epochs are contiguous: {event:?}"
                 );
                 newest.insert(attempt.trial, (number, report.epoch));
+            }
+            Fact::CheckpointKept { attempt, checkpoint } => {
+                let (number, epoch) = newest[&attempt.trial];
+                assert!(number == attempt.number && checkpoint.place.epoch <= epoch, "{event:?}");
+                let kept = kept.entry(attempt.trial).or_default();
+                kept.push((checkpoint.place.epoch, checkpoint.hash));
+                if kept.len() > KEPT_CHECKPOINTS {
+                    kept.remove(0);
+                }
+            }
+            Fact::CheckpointLost { attempt, hash, .. } => {
+                let kept = kept.entry(attempt.trial).or_default();
+                assert_eq!(kept.pop().map(|it| it.1), Some(*hash), "the newest is lost: {event:?}");
+                newest.insert(attempt.trial, (attempt.number, kept.last().map_or(0, |it| it.0)));
             }
             Fact::TrialCompleted { attempt, .. } => *ended.entry(attempt.trial).or_default() += 1,
             Fact::TrialFailed { trial, .. } | Fact::TrialCancelled { trial } => {
@@ -624,7 +680,8 @@ proptest! {
                     bench.complete(worker, it.id.attempt, outcome).expect("accepted");
                 }
                 Some(it) => {
-                    for epoch in 1..=2 {
+                    let newest = bench.search.resume_from(it.id.attempt.trial).first().copied();
+                    for epoch in newest.map_or(0, |newest| newest.place.epoch) + 1..=2 {
                         bench.report(worker, it.id.attempt, epoch, 0.5).expect("accepted");
                     }
                     let model = Some(ArtifactHash::of(b"model"));

@@ -7,6 +7,8 @@ use fittingroom_common::trial::{Failure, Report, Score, Seeds};
 use fittingroom_common::view::{Progress, TrialState};
 use fittingroom_common::work::Holder;
 
+use super::checkpoint::Resumption;
+
 /// The right of one slot to run one attempt, for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
@@ -33,6 +35,8 @@ pub(super) struct Trial {
     pub(super) place: Option<(Name, SlotNumber)>,
     /// The newest epoch of the newest training attempt.
     pub(super) report: Option<Report>,
+    /// None before there is anything to go on from, and when the trial is over. Boxed, since most trials are over.
+    pub(super) resumption: Option<Box<Resumption>>,
     pub(super) phase: Phase,
 }
 

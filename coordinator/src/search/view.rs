@@ -148,6 +148,8 @@ impl Search {
                 hyperparameters: self.complete_hyperparameters(trial),
                 seeds: trial.seeds,
                 track_test: self.created.spec.track_test,
+                checkpoint: self.created.spec.checkpoint,
+                resume_from: self.resume_from(attempt.trial),
             },
         };
         Some(Assignment {

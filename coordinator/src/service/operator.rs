@@ -267,8 +267,8 @@ async fn epochs(
         let trial = TrialId::new(number);
         let counted =
             search.query(move |search| search.origin(trial).map(|_| search.counted_attempt(trial))).await;
-        let attempt = match counted {
-            Ok(Some(Some(attempt))) => attempt,
+        match counted {
+            Ok(Some(Some(_))) => {}
             Ok(Some(None)) => continue,
             Ok(None) => return,
             Err(error) => {
@@ -276,7 +276,7 @@ async fn epochs(
                 let _ = rows.send(Err(of_refusal(&error))).await;
                 return;
             }
-        };
+        }
         let events = match cluster.log().events_of_trial(search.id(), trial).await {
             Ok(events) => events,
             Err(error) => {
@@ -285,8 +285,7 @@ async fn epochs(
                 return;
             }
         };
-        let history = history::attempts(&events).into_iter().find(|it| it.number == attempt);
-        for report in history.into_iter().flat_map(|it| it.epochs) {
+        for (attempt, report) in history::epochs(history::attempts(&events)) {
             if rows.send(Ok(EpochRow { trial, attempt, report }.into())).await.is_err() {
                 return;
             }

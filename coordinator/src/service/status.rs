@@ -23,6 +23,7 @@ pub(super) fn of_cluster(error: &ClusterError) -> Status {
         | ClusterError::NoSuchSearchId(_)
         | ClusterError::NoSuchDataset { .. } => Status::not_found(message),
         ClusterError::NoSuchModel { .. } => Status::failed_precondition(message),
+        ClusterError::NoSuchCheckpoint { .. } => Status::invalid_argument(message),
         ClusterError::Refused(refusal) => of_refusal(refusal),
         ClusterError::Worker(WorkerError::Unknown) => Status::not_found(message),
         ClusterError::Worker(WorkerError::NoSuchSlot { .. }) => Status::invalid_argument(message),
@@ -42,6 +43,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Status {
             }
             Rejection::UnknownTrial { .. } => Status::not_found(rejection.to_string()),
             Rejection::EpochGap { .. } => Status::out_of_range(rejection.to_string()),
+            Rejection::CheckpointAhead { .. } => Status::invalid_argument(rejection.to_string()),
         },
         Refusal::NotDurable(error) => of_log(error),
         Refusal::Stopping => Status::unavailable(refusal.to_string()),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fittingroom_common::id::{SlotNumber, WorkerId};
+use fittingroom_common::checkpoint::Checkpoint;
+use fittingroom_common::id::{ArtifactHash, SlotNumber, WorkerId};
 use fittingroom_common::proto as pb;
-use fittingroom_common::trial::Report;
+use fittingroom_common::trial::{Failure, Report};
 use fittingroom_common::work::{Held, Outcome, SearchAttempt, WorkerInfo};
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -28,15 +29,19 @@ impl Worker {
 
     /// The worker that a call names, if the caller may speak for it.
     fn worker(&self, bytes: &[u8], token: Option<TokenId>) -> Result<WorkerId, Status> {
-        let worker = WorkerId::from_wire(bytes).map_err(|error| undecodable(&error))?;
-        let checked = self.cluster.workers().check(worker, token);
-        checked.map_err(|error| of_cluster(&error.into()))?;
-        Ok(worker)
+        speaker(&self.cluster, bytes, token)
     }
 }
 
+/// The worker of this id, if it registered with this token.
+pub(super) fn speaker(cluster: &Cluster, bytes: &[u8], token: Option<TokenId>) -> Result<WorkerId, Status> {
+    let worker = WorkerId::from_wire(bytes).map_err(|error| undecodable(&error))?;
+    cluster.workers().check(worker, token).map_err(|error| of_cluster(&error.into()))?;
+    Ok(worker)
+}
+
 /// The token that a call showed, where calls need one.
-fn token<T>(request: &Request<T>) -> Option<TokenId> {
+pub(super) fn token<T>(request: &Request<T>) -> Option<TokenId> {
     request.extensions().get::<Caller>().map(|caller| caller.token)
 }
 
@@ -131,5 +136,40 @@ impl pb::worker_service_server::WorkerService for Worker {
         let completed = self.cluster.complete(id.search, id.attempt, worker, outcome).await;
         completed.map_err(|error| of_cluster(&error))?;
         Ok(Response::new(pb::CompleteResponse {}))
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        request: Request<pb::KeepCheckpointRequest>,
+    ) -> Result<Response<pb::KeepCheckpointResponse>, Status> {
+        let token = token(&request);
+        let request = request.into_inner();
+        let worker = self.worker(&request.worker_id, token)?;
+        let id =
+            SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
+        let checkpoint =
+            request.checkpoint.ok_or_else(|| Status::invalid_argument("the field checkpoint is missing"))?;
+        let checkpoint = Checkpoint::try_from(checkpoint).map_err(|error| undecodable(&error))?;
+        let kept = self.cluster.keep_checkpoint(id, worker, checkpoint).await;
+        kept.map_err(|error| of_cluster(&error))?;
+        Ok(Response::new(pb::KeepCheckpointResponse {}))
+    }
+
+    async fn lose_checkpoint(
+        &self,
+        request: Request<pb::LoseCheckpointRequest>,
+    ) -> Result<Response<pb::LoseCheckpointResponse>, Status> {
+        let token = token(&request);
+        let request = request.into_inner();
+        let worker = self.worker(&request.worker_id, token)?;
+        let id =
+            SearchAttempt::from_wire(request.search, request.attempt).map_err(|error| undecodable(&error))?;
+        let hash = ArtifactHash::from_wire(&request.hash).map_err(|error| undecodable(&error))?;
+        if request.problem.len() > Failure::MAX_DETAIL {
+            return Err(Status::invalid_argument("the field problem may have 4096 bytes at most"));
+        }
+        let lost = self.cluster.lose_checkpoint(id, worker, hash, request.problem).await;
+        lost.map_err(|error| of_cluster(&error))?;
+        Ok(Response::new(pb::LoseCheckpointResponse {}))
     }
 }

@@ -4,15 +4,20 @@
 //! fetch files ─► trainer works, epochs reported on the side ─► last report answered ─► upload, if asked for ─► outcome
 //!      └───────────────────────┴─────────► dropped, or given back ◄──────┘
 //! ```
+//!
+//! Where there are checkpoints, the trainer goes on from the newest that can be used, and those that
+//! it makes are brought to the coordinator on the side.
 
 use std::time::Duration;
 
+use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
 use fittingroom_common::trial::{Failure, FailureReason, Score};
 use fittingroom_common::work::{Assignment, Outcome, Work};
 use tracing::{info, warn};
 
 use super::cache::CacheError;
 use super::held::Hold;
+use super::keeper::Keeper;
 use super::report::{Reporter, Verdict};
 use super::seat::Seat;
 use super::session::CallError;
@@ -20,7 +25,7 @@ use super::trainer::{TrainerError, run_of, unexpected};
 use super::upload::{UploadError, upload};
 use super::words::{self, Files};
 use super::{AgentError, Shared};
-use crate::trainer::protocol::{Command, Event};
+use crate::trainer::protocol::{Command, Event, ResumeFrom, TrainCommand};
 
 /// How far the signals to the agent and to its trainer may be apart when both are told to end.
 const SIGNAL_SKEW: Duration = Duration::from_secs(1);
@@ -46,6 +51,8 @@ enum Driven {
     Model,
     /// With a model's score on the test set.
     Score(Score),
+    /// Because of the checkpoint that it was to go on from.
+    Refused(String),
     /// Without a result.
     Failed(Failure),
     /// The trainer broke.
@@ -75,12 +82,28 @@ impl Run<'_> {
             Ok(files) => files,
             Err(error) => return Ok(End::failed(FailureReason::BadData, error.to_string())),
         };
-        let run = self.seat.next_run(self.hold.id);
-        let command = words::command(&run, &assignment.work, &files);
-        let mut reporter =
-            Reporter::start(self.shared.session.clone(), self.hold.id, words::length(&assignment.work));
+        let (session, id, work) = (&self.shared.session, self.hold.id, &assignment.work);
+        let mut candidates = words::checkpoints(work);
+        let mut reporter = Reporter::start(session.clone(), id, words::length(work), candidates);
+        let mut keeper = Keeper::start(session.clone(), id, reporter.answered());
+        let (run, driven) = loop {
+            let from = tokio::select! {
+                biased;
+                end = interrupted(self.shared, self.hold) => return Ok(end),
+                from = self.resume_from(&mut candidates, &files, &mut reporter) => from,
+            };
+            let run = self.seat.next_run(id);
+            let command = words::command(&run, work, &files, from);
+            match self.drive(&run, &command, &mut reporter, &keeper).await? {
+                Driven::Refused(problem) if !candidates.is_empty() => {
+                    lose(&mut candidates, &problem, &mut reporter);
+                }
+                driven => break (run, driven),
+            }
+        };
         // Reports go before the outcome, whatever it is, so that no epoch is lost.
-        match self.drive(&run, &command, &mut reporter).await? {
+        match driven {
+            Driven::Refused(problem) => Ok(End::failed(FailureReason::TrainerCrashed, problem)),
             Driven::Score(score) => Ok(End::Complete(Outcome::Evaluated(score))),
             Driven::Model => match self.settle(reporter).await? {
                 Settled::Drop => Ok(End::Drop),
@@ -94,6 +117,10 @@ impl Run<'_> {
                     Ok(End::Complete(Outcome::Failed(failure)))
                 }
             },
+            Driven::Interrupted(End::Complete(Outcome::Released)) if makes_checkpoints(work) => {
+                self.suspend(&run, &mut reporter, &mut keeper).await;
+                Ok(End::Complete(Outcome::Released))
+            }
             Driven::Interrupted(end) => {
                 self.seat.stop(&run).await;
                 Ok(end)
@@ -105,6 +132,12 @@ impl Run<'_> {
                 }
                 warn!(%error, "trainer lost");
                 let failure = Failure::from(&error);
+                // The next attempt goes on from what this one wrote.
+                tokio::select! {
+                    biased;
+                    _ = interrupted(self.shared, self.hold) => {}
+                    () = keeper.finish() => {}
+                }
                 match self.settle(reporter).await? {
                     Settled::Drop => Ok(End::Drop),
                     Settled::Refused(_) | Settled::Discard | Settled::Keep => {
@@ -122,11 +155,61 @@ impl Run<'_> {
             [cache.obtain(a).await?, cache.obtain(b).await?, cache.obtain(c).await?, cache.obtain(d).await?];
         match assignment.work {
             Work::Evaluate { model } => {
-                Ok(Files { dataset, model: cache.obtain(model).await?, _folder: None })
+                Ok(Files { dataset, model: cache.obtain(model).await?, folder: None })
             }
             Work::Train { .. } => {
                 let folder = cache.temporary_folder()?;
-                Ok(Files { dataset, model: folder.path().join("model.safetensors"), _folder: Some(folder) })
+                Ok(Files { dataset, model: folder.path().join("model.safetensors"), folder: Some(folder) })
+            }
+        }
+    }
+
+    /// The newest checkpoint that can be had; those that cannot are told to be lost.
+    async fn resume_from(
+        &self,
+        candidates: &mut &[Checkpoint],
+        files: &Files,
+        reporter: &mut Reporter,
+    ) -> Option<ResumeFrom> {
+        let folder = files.folder.as_ref()?.path();
+        while let Some(Checkpoint { place, hash }) = candidates.first().copied() {
+            match self.shared.cache.obtain_checkpoint(self.hold.id, hash, folder).await {
+                Ok(file) => {
+                    info!(epoch = place.epoch, step = place.step, "going on from a checkpoint");
+                    return Some(ResumeFrom { file, epoch: place.epoch, step: place.step });
+                }
+                Err(error) => lose(candidates, &error.to_string(), reporter),
+            }
+        }
+        None
+    }
+
+    /// Has the trainer make a last checkpoint and stop, and brings that to the coordinator, if there is time.
+    async fn suspend(&mut self, run: &str, reporter: &mut Reporter, keeper: &mut Keeper) {
+        let mut hear = |event: &Event| match event {
+            Event::Epoch { metrics, .. } => {
+                // One that cannot be reported is trained again.
+                let _ = metrics.report().map(|report| reporter.report(report));
+            }
+            Event::Checkpoint { file, epoch, step, .. } => {
+                keeper.take(file.clone(), CheckpointPlace { epoch: *epoch, step: *step });
+            }
+            Event::Ready { .. }
+            | Event::Progress { .. }
+            | Event::Refused { .. }
+            | Event::Finished { .. }
+            | Event::Evaluated { .. }
+            | Event::Stopped { .. }
+            | Event::Failed { .. } => {}
+        };
+        self.seat.suspend(run, &mut hear).await;
+        tokio::select! {
+            biased;
+            () = self.hold.dropped() => {}
+            brought = tokio::time::timeout(self.shared.timing.farewell / 4, keeper.finish()) => {
+                if brought.is_err() {
+                    warn!("there is no time for the last checkpoint; the one before counts");
+                }
             }
         }
     }
@@ -137,6 +220,7 @@ impl Run<'_> {
         run: &str,
         command: &Command,
         reporter: &mut Reporter,
+        keeper: &Keeper,
     ) -> Result<Driven, AgentError> {
         let trainer = tokio::select! {
             biased;
@@ -170,14 +254,20 @@ impl Run<'_> {
                 Ok(_) => continue,
                 Err(error) => return Ok(Driven::Broken(error)),
             };
-            if let Some(end) = self.take(&event, command, reporter) {
+            if let Some(end) = self.take(&event, command, reporter, keeper) {
                 return Ok(end);
             }
         }
     }
 
     /// Passes on one event; `Some` if it is the last.
-    fn take(&mut self, event: &Event, command: &Command, reporter: &mut Reporter) -> Option<Driven> {
+    fn take(
+        &mut self,
+        event: &Event,
+        command: &Command,
+        reporter: &mut Reporter,
+        keeper: &Keeper,
+    ) -> Option<Driven> {
         let end = match (event, command) {
             (Event::Progress { epoch, step, steps, .. }, _) => {
                 if let Some(progress) = words::progress(*epoch, *step, *steps) {
@@ -189,6 +279,13 @@ impl Run<'_> {
                 Some(report) if reporter.report(report).is_ok() => return None,
                 Some(_) | None => Driven::Broken(unexpected(event)),
             },
+            (Event::Checkpoint { file, epoch, step, .. }, Command::Train(_)) => {
+                keeper.take(file.clone(), CheckpointPlace { epoch: *epoch, step: *step });
+                return None;
+            }
+            (Event::Refused { problem, .. }, Command::Train(TrainCommand { resume_from: Some(_), .. })) => {
+                Driven::Refused(problem.clone())
+            }
             (Event::Finished { .. }, Command::Train(_)) if reporter.may_end() => Driven::Model,
             (Event::Evaluated { loss, accuracy, .. }, Command::Evaluate { .. }) => {
                 match words::score(*loss, *accuracy) {
@@ -201,6 +298,8 @@ impl Run<'_> {
             }
             (
                 Event::Ready { .. }
+                | Event::Checkpoint { .. }
+                | Event::Refused { .. }
                 | Event::Finished { .. }
                 | Event::Evaluated { .. }
                 | Event::Stopped { .. },
@@ -265,6 +364,19 @@ async fn interrupted(shared: &Shared, hold: &Hold) -> End {
         () = hold.dropped() => End::Drop,
         () = shared.ending.release.cancelled() => End::Complete(Outcome::Released),
     }
+}
+
+/// The first of these checkpoints cannot be gone on from: the next one counts, or the beginning.
+fn lose(candidates: &mut &[Checkpoint], problem: &str, reporter: &mut Reporter) {
+    if let [lost, rest @ ..] = *candidates {
+        warn!(hash = %lost.hash, epoch = lost.place.epoch, problem, "checkpoint lost, going on from the one before");
+        reporter.lose(lost.hash, problem, rest.first().map_or(0, |next| next.place.epoch));
+        *candidates = rest;
+    }
+}
+
+fn makes_checkpoints(work: &Work) -> bool {
+    matches!(work, Work::Train { checkpoint, .. } if checkpoint.makes_some())
 }
 
 /// What the reports came to.

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use fittingroom_common::dataset::MAX_FILE_BYTES;
 use fittingroom_common::id::ArtifactHash;
+use fittingroom_common::proto as pb;
+use fittingroom_common::work::SearchAttempt;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OnceCell;
+use tonic::Streaming;
 use tracing::{info, warn};
 
 use super::connection::{Connection, Fault};
@@ -98,6 +101,18 @@ impl Cache {
         Ok(path)
     }
 
+    /// A checkpoint for an attempt to go on from, in the attempt's own folder: nobody else will want it.
+    pub(crate) async fn obtain_checkpoint(
+        &self,
+        id: SearchAttempt,
+        hash: ArtifactHash,
+        folder: &Path,
+    ) -> Result<PathBuf, CacheError> {
+        let path = folder.join(format!("resume-{hash}"));
+        self.fetch(hash, &path, || self.connection.download_checkpoint(id, hash)).await?;
+        Ok(path)
+    }
+
     /// A folder for a model that is being trained, which goes when the answer is dropped.
     pub(crate) fn temporary_folder(&self) -> Result<TempDir, CacheError> {
         TempDir::new_in(&self.training)
@@ -121,11 +136,21 @@ impl Cache {
             Some(found) => warn!(%hash, %found, "cached file is damaged, to be downloaded again"),
             None => {}
         }
+        self.fetch(hash, path, || self.connection.download(hash)).await
+    }
+
+    /// Downloads what `begin` begins to, however often that takes.
+    async fn fetch<F: Future<Output = Result<Streaming<pb::Chunk>, Fault>>>(
+        &self,
+        hash: ArtifactHash,
+        path: &Path,
+        begin: impl Fn() -> F,
+    ) -> Result<(), CacheError> {
         let mut backoff = self.timing.backoff();
         let mut tries = 0;
         let mut is_disk_known = false;
         loop {
-            match self.download(hash, path).await {
+            match download(hash, path, begin()).await {
                 Ok(()) => return Ok(()),
                 Err(DownloadError::Transient) => tokio::time::sleep(backoff.next()).await,
                 // It is this machine's trouble, not the trial's: people may free some space.
@@ -146,44 +171,49 @@ impl Cache {
             }
         }
     }
+}
 
-    /// One try: into a temporary file, which takes its place only when it is whole and durable.
-    async fn download(&self, hash: ArtifactHash, path: &Path) -> Result<(), DownloadError> {
-        let disk = |source| CacheError::Disk { path: path.to_owned(), source };
-        let mut chunks = self.connection.download(hash).await.map_err(|fault| download_error(hash, fault))?;
-        let temporary = NamedTempFile::new_in(&self.folder).map_err(disk)?;
-        let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(disk)?);
-        let mut hasher = blake3::Hasher::new();
-        let mut bytes = 0;
-        loop {
-            let chunk = match tokio::time::timeout(CHUNK_DEADLINE, chunks.message()).await {
-                Ok(Ok(Some(chunk))) => chunk.data,
-                Ok(Ok(None)) => break,
-                Ok(Err(status)) => return Err(download_error(hash, status.into())),
-                Err(_) => return Err(DownloadError::Transient),
-            };
-            bytes += chunk.len() as u64;
-            if bytes > MAX_FILE_BYTES {
-                return Err(CacheError::TooLarge { hash }.into());
-            }
-            hasher.update(&chunk);
-            file.write_all(&chunk).await.map_err(disk)?;
+/// One try: into a temporary file beside the place, which it takes only when it is whole and durable.
+async fn download(
+    hash: ArtifactHash,
+    path: &Path,
+    begin: impl Future<Output = Result<Streaming<pb::Chunk>, Fault>>,
+) -> Result<(), DownloadError> {
+    let disk = |source| CacheError::Disk { path: path.to_owned(), source };
+    let folder = path.parent().unwrap_or(path);
+    let mut chunks = begin.await.map_err(|fault| download_error(hash, fault))?;
+    let temporary = NamedTempFile::new_in(folder).map_err(disk)?;
+    let mut file = tokio::fs::File::from_std(temporary.as_file().try_clone().map_err(disk)?);
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = 0;
+    loop {
+        let chunk = match tokio::time::timeout(CHUNK_DEADLINE, chunks.message()).await {
+            Ok(Ok(Some(chunk))) => chunk.data,
+            Ok(Ok(None)) => break,
+            Ok(Err(status)) => return Err(download_error(hash, status.into())),
+            Err(_) => return Err(DownloadError::Transient),
+        };
+        bytes += chunk.len() as u64;
+        if bytes > MAX_FILE_BYTES {
+            return Err(CacheError::TooLarge { hash }.into());
         }
-        file.flush().await.map_err(disk)?;
-        let found = ArtifactHash::new(*hasher.finalize().as_bytes());
-        if found != hash {
-            return Err(CacheError::Corrupt { hash, found }.into());
-        }
-        file.sync_all().await.map_err(disk)?;
-        temporary
-            .persist(path)
-            .map_err(|error| CacheError::Disk { path: path.to_owned(), source: error.error })
-            .map(drop)?;
-        let folder = tokio::fs::File::open(&self.folder).await.map_err(disk)?;
-        folder.sync_all().await.map_err(disk)?;
-        info!(%hash, bytes, "downloaded");
-        Ok(())
+        hasher.update(&chunk);
+        file.write_all(&chunk).await.map_err(disk)?;
     }
+    file.flush().await.map_err(disk)?;
+    let found = ArtifactHash::new(*hasher.finalize().as_bytes());
+    if found != hash {
+        return Err(CacheError::Corrupt { hash, found }.into());
+    }
+    file.sync_all().await.map_err(disk)?;
+    temporary
+        .persist(path)
+        .map_err(|error| CacheError::Disk { path: path.to_owned(), source: error.error })
+        .map(drop)?;
+    let folder = tokio::fs::File::open(folder).await.map_err(disk)?;
+    folder.sync_all().await.map_err(disk)?;
+    info!(%hash, bytes, "downloaded");
+    Ok(())
 }
 
 /// Removes what agents left that were killed. Others that run now may use the same cache, so only

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fittingroom_common::access::{Access, AccessError, Channel};
+use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::convert::DecodeError;
 use fittingroom_common::id::{ArtifactHash, SlotNumber};
 use fittingroom_common::proto as pb;
@@ -14,7 +15,7 @@ use fittingroom_common::proto::artifact_service_client::ArtifactServiceClient;
 use fittingroom_common::proto::worker_service_client::WorkerServiceClient;
 use fittingroom_common::trial::Report;
 use fittingroom_common::work::{Assignment, Directive, Held, Outcome, SearchAttempt, WorkerInfo};
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Uri;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -264,6 +265,75 @@ impl Connection {
         self.answer(CALL_DEADLINE, calls.complete(timed(CALL_DEADLINE, request)))
             .await
             .map(|pb::CompleteResponse {}| ())
+    }
+
+    /// Names a checkpoint that is uploaded.
+    pub(crate) async fn keep_checkpoint(
+        &self,
+        id: SearchAttempt,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Fault> {
+        let mut calls = self.calls.clone();
+        let request = pb::KeepCheckpointRequest {
+            worker_id: self.worker.id.to_wire(),
+            search: id.search.get(),
+            attempt: Some(id.attempt.into()),
+            checkpoint: Some(checkpoint.into()),
+        };
+        self.answer(CALL_DEADLINE, calls.keep_checkpoint(timed(CALL_DEADLINE, request)))
+            .await
+            .map(|pb::KeepCheckpointResponse {}| ())
+    }
+
+    /// Says that a checkpoint cannot be gone on from.
+    pub(crate) async fn lose_checkpoint(
+        &self,
+        id: SearchAttempt,
+        hash: ArtifactHash,
+        problem: &str,
+    ) -> Result<(), Fault> {
+        let mut calls = self.calls.clone();
+        let request = pb::LoseCheckpointRequest {
+            worker_id: self.worker.id.to_wire(),
+            search: id.search.get(),
+            attempt: Some(id.attempt.into()),
+            hash: hash.to_wire(),
+            problem: problem.to_owned(),
+        };
+        self.answer(CALL_DEADLINE, calls.lose_checkpoint(timed(CALL_DEADLINE, request)))
+            .await
+            .map(|pb::LoseCheckpointResponse {}| ())
+    }
+
+    fn holder(&self, id: SearchAttempt) -> pb::AttemptHolder {
+        let worker_id = self.worker.id.to_wire();
+        pb::AttemptHolder { worker_id, search: id.search.get(), attempt: Some(id.attempt.into()) }
+    }
+
+    /// Begins the download of a checkpoint, as [`download`](Self::download) does of an artifact.
+    pub(crate) async fn download_checkpoint(
+        &self,
+        id: SearchAttempt,
+        hash: ArtifactHash,
+    ) -> Result<Streaming<pb::Chunk>, Fault> {
+        let mut transfers = self.transfers.clone();
+        let holder = Some(self.holder(id));
+        let request = pb::DownloadCheckpointRequest { holder, hash: hash.to_wire() };
+        self.answer(CALL_DEADLINE, transfers.download_checkpoint(request)).await
+    }
+
+    /// Uploads a checkpoint; the answer is the hash under which it is stored.
+    pub(crate) async fn upload_checkpoint(
+        &self,
+        id: SearchAttempt,
+        chunks: impl Stream<Item = pb::Chunk> + Send + 'static,
+    ) -> Result<ArtifactHash, Fault> {
+        let mut transfers = self.transfers.clone();
+        let first = pb::CheckpointChunk { holder: Some(self.holder(id)), ..pb::CheckpointChunk::default() };
+        let rest = chunks.map(|chunk| pb::CheckpointChunk { holder: None, data: chunk.data });
+        let request = timed(UPLOAD_DEADLINE, tokio_stream::once(first).chain(rest));
+        let answer = self.answer(UPLOAD_DEADLINE, transfers.upload_checkpoint(request)).await?;
+        Ok(ArtifactHash::from_wire(&answer.hash)?)
     }
 
     /// Begins the download of an artifact. The stream as a whole has no deadline: its reader has one for each chunk.

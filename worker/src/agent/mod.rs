@@ -5,7 +5,8 @@
 //!       └─ slot 0, 1, …         a task each: lease ─► Run ─► complete
 //!            ├─ seat ─ trainer  the child process, kept from attempt to attempt
 //!            ├─ cache           datasets and models on disk, shared by the slots
-//!            └─ report          a task per attempt: sends its epochs while training goes on
+//!            ├─ report          a task per attempt: sends its epochs while training goes on
+//!            └─ keeper          a task per attempt: uploads its checkpoints while training goes on
 //! session ─ connection          every call: tried once by the connection, until answered by the session
 //! ```
 //!
@@ -20,6 +21,7 @@ mod device;
 mod ending;
 mod heartbeat;
 mod held;
+mod keeper;
 mod memory;
 mod output;
 mod report;

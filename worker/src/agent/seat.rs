@@ -9,7 +9,7 @@ use super::backoff::Backoff;
 use super::device::Device;
 use super::timing::Timing;
 use super::trainer::{Trainer, TrainerError, TrainerProgram};
-use crate::trainer::protocol::Event;
+use crate::trainer::protocol::{Command, Event};
 
 /// The place, taken or empty.
 #[derive(Debug)]
@@ -107,10 +107,20 @@ impl Seat {
 
     /// Has the trainer end a run; one that does not obey is killed.
     pub(crate) async fn stop(&mut self, run: &str) {
+        self.end(&Command::Stop { id: run.to_owned() }, run, &mut |_| ()).await;
+    }
+
+    /// Has the trainer end a run after a last checkpoint, and passes on what it says meanwhile; one
+    /// that does not obey is killed.
+    pub(crate) async fn suspend(&mut self, run: &str, hear: &mut (dyn FnMut(&Event) + Send)) {
+        self.end(&Command::Suspend { id: run.to_owned() }, run, hear).await;
+    }
+
+    async fn end(&mut self, command: &Command, run: &str, hear: &mut (dyn FnMut(&Event) + Send)) {
         let Some(trainer) = &mut self.trainer else {
             return;
         };
-        match trainer.stop(run, self.timing.trainer_stop).await {
+        match trainer.end(command, run, self.timing.trainer_stop, hear).await {
             Ok(()) => self.proved(),
             Err(problem) => {
                 warn!(device = %self.device, %problem, "the trainer does not stop; replacing it");

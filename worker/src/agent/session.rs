@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::id::{ArtifactHash, SlotNumber};
 use fittingroom_common::proto as pb;
 use fittingroom_common::trial::Report;
@@ -165,6 +166,34 @@ impl Session {
         chunks: impl Fn() -> S,
     ) -> Result<ArtifactHash, CallError> {
         self.persist(|| self.connection.upload(chunks())).await
+    }
+
+    /// Uploads a checkpoint until it is stored, as [`upload`](Self::upload) does a model.
+    pub(crate) async fn upload_checkpoint<S: Stream<Item = pb::Chunk> + Send + 'static>(
+        &self,
+        id: SearchAttempt,
+        chunks: impl Fn() -> S,
+    ) -> Result<ArtifactHash, CallError> {
+        self.persist(|| self.connection.upload_checkpoint(id, chunks())).await
+    }
+
+    /// Names a checkpoint until it is answered.
+    pub(crate) async fn keep_checkpoint(
+        &self,
+        id: SearchAttempt,
+        checkpoint: Checkpoint,
+    ) -> Result<(), CallError> {
+        self.persist(|| self.connection.keep_checkpoint(id, checkpoint)).await
+    }
+
+    /// Says that a checkpoint cannot be gone on from, until it is answered.
+    pub(crate) async fn lose_checkpoint(
+        &self,
+        id: SearchAttempt,
+        hash: ArtifactHash,
+        problem: &str,
+    ) -> Result<(), CallError> {
+        self.persist(|| self.connection.lose_checkpoint(id, hash, problem)).await
     }
 
     /// Renews the leases of what is held: one try, since the next heartbeat follows soon. `None` if

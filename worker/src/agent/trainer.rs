@@ -235,21 +235,32 @@ impl Trainer {
         }
     }
 
-    /// Ends its run and waits until it has nothing more to say about it.
-    pub(crate) async fn stop(&mut self, id: &str, patience: Duration) -> Result<(), TrainerError> {
-        self.send(&Command::Stop { id: id.to_owned() }).await?;
+    /// Ends a run with a command, and waits until it has nothing more to say about it; what it says is passed on.
+    pub(crate) async fn end(
+        &mut self,
+        command: &Command,
+        id: &str,
+        patience: Duration,
+        hear: &mut (dyn FnMut(&Event) + Send),
+    ) -> Result<(), TrainerError> {
+        self.send(command).await?;
         let stopped = async {
             loop {
-                match self.next_event(patience).await? {
-                    Event::Stopped { id: run }
-                    | Event::Finished { id: run, .. }
-                    | Event::Evaluated { id: run, .. }
-                    | Event::Failed { id: run, .. } => {
-                        if run == id {
-                            return Ok(());
-                        }
-                    }
-                    Event::Ready { .. } | Event::Progress { .. } | Event::Epoch { .. } => {}
+                let event = self.next_event(patience).await?;
+                if run_of(&event) != Some(id) {
+                    continue;
+                }
+                hear(&event);
+                match event {
+                    Event::Stopped { .. }
+                    | Event::Finished { .. }
+                    | Event::Evaluated { .. }
+                    | Event::Refused { .. }
+                    | Event::Failed { .. } => return Ok(()),
+                    Event::Ready { .. }
+                    | Event::Progress { .. }
+                    | Event::Epoch { .. }
+                    | Event::Checkpoint { .. } => {}
                 }
             }
         };
@@ -293,6 +304,8 @@ pub(crate) fn run_of(event: &Event) -> Option<&str> {
         Event::Progress { id, .. }
         | Event::Epoch { id, .. }
         | Event::Finished { id, .. }
+        | Event::Checkpoint { id, .. }
+        | Event::Refused { id, .. }
         | Event::Evaluated { id, .. }
         | Event::Stopped { id }
         | Event::Failed { id, .. } => Some(id),

@@ -1,9 +1,10 @@
-//! Uploads a trained model.
+//! Uploads what a trainer wrote: models and checkpoints.
 
 use std::path::{Path, PathBuf};
 
 use fittingroom_common::id::ArtifactHash;
 use fittingroom_common::proto as pb;
+use fittingroom_common::work::SearchAttempt;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
@@ -11,10 +12,10 @@ use tokio::io::AsyncReadExt;
 use super::cache::{CacheError, hash_of_file};
 use super::session::{CallError, Session};
 
-/// The size of the pieces in which a model goes up.
+/// The size of the pieces in which a file goes up.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// Why a model is not stored.
+/// Why a file is not stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
     /// The coordinator does not take it.
@@ -24,10 +25,10 @@ pub(crate) enum UploadError {
     #[error(transparent)]
     File(#[from] CacheError),
     /// The trainer did not write it.
-    #[error("the trainer did not write its model to {0:?}")]
+    #[error("the trainer did not write {0:?}")]
     Missing(PathBuf),
     /// Something else was stored.
-    #[error("the model {meant} was stored as {stored}; was it changed meanwhile?")]
+    #[error("the file {meant} was stored as {stored}; was it changed meanwhile?")]
     Changed {
         /// What was to be stored.
         meant: ArtifactHash,
@@ -36,12 +37,28 @@ pub(crate) enum UploadError {
     },
 }
 
-/// Uploads a file until it is stored, and checks that what is stored is what was meant.
+/// Uploads a model until it is stored, and checks that what is stored is what was meant.
 pub(crate) async fn upload(session: &Session, path: &Path) -> Result<ArtifactHash, UploadError> {
+    checked(path, session.upload(|| chunks(path.to_owned()))).await
+}
+
+/// Uploads a checkpoint in the same way.
+pub(crate) async fn upload_checkpoint(
+    session: &Session,
+    id: SearchAttempt,
+    path: &Path,
+) -> Result<ArtifactHash, UploadError> {
+    checked(path, session.upload_checkpoint(id, || chunks(path.to_owned()))).await
+}
+
+async fn checked(
+    path: &Path,
+    upload: impl Future<Output = Result<ArtifactHash, CallError>>,
+) -> Result<ArtifactHash, UploadError> {
     let Some(meant) = hash_of_file(path).await? else {
         return Err(UploadError::Missing(path.to_owned()));
     };
-    let stored = session.upload(|| chunks(path.to_owned())).await?;
+    let stored = upload.await?;
     if stored != meant {
         return Err(UploadError::Changed { meant, stored });
     }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::length::TrainingLength;
 use fittingroom_common::trial::{Finite, Score};
 use fittingroom_common::view::Progress;
 use fittingroom_common::work::Work;
 use tempfile::TempDir;
 
-use crate::trainer::protocol::{Command, TrainCommand};
+use crate::trainer::protocol::{Checkpoints, Command, ResumeFrom, TrainCommand};
 
 /// The files that an attempt works with.
 #[derive(Debug)]
@@ -17,20 +18,28 @@ pub(crate) struct Files {
     pub(crate) dataset: [PathBuf; 4],
     /// The model: to be written by training, to be read by evaluation.
     pub(crate) model: PathBuf,
-    /// Holds a model that is trained, and takes it away in the end.
-    pub(crate) _folder: Option<TempDir>,
+    /// Holds what training writes, and takes it away in the end.
+    pub(crate) folder: Option<TempDir>,
 }
 
-/// The command for a piece of work.
-pub(crate) fn command(run: &str, work: &Work, files: &Files) -> Command {
+/// The command for a piece of work, and for training what to go on from.
+pub(crate) fn command(run: &str, work: &Work, files: &Files, resume_from: Option<ResumeFrom>) -> Command {
     match work {
-        Work::Train { hyperparameters, seeds, track_test } => Command::Train(TrainCommand {
+        Work::Train { hyperparameters, seeds, track_test, checkpoint, .. } => Command::Train(TrainCommand {
             id: run.to_owned(),
             dataset: files.dataset.clone(),
             hyperparameters: hyperparameters.clone(),
             seeds: *seeds,
             track_test: *track_test,
             model_file: files.model.clone(),
+            checkpoints: files.folder.as_ref().filter(|_| checkpoint.makes_some()).map(|folder| {
+                Checkpoints {
+                    folder: folder.path().to_owned(),
+                    every_epochs: checkpoint.every_epochs,
+                    every_seconds: checkpoint.every_seconds,
+                }
+            }),
+            resume_from,
         }),
         Work::Evaluate { .. } => Command::Evaluate {
             id: run.to_owned(),
@@ -47,6 +56,14 @@ pub(crate) fn length(work: &Work) -> TrainingLength {
             TrainingLength::read(|parameter| hyperparameters.get(parameter))
         }
         Work::Evaluate { .. } => TrainingLength { epochs: 0, patience: 0 },
+    }
+}
+
+/// The checkpoints that the work may go on from, the newest first.
+pub(crate) fn checkpoints(work: &Work) -> &[Checkpoint] {
+    match work {
+        Work::Train { resume_from, .. } => resume_from,
+        Work::Evaluate { .. } => &[],
     }
 }
 

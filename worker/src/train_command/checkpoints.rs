@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::Device;
 use fittingroom_common::record::Recipe;
@@ -14,6 +14,7 @@ use fittingroom_common::record::Recipe;
 use super::TrainCommandError;
 use super::plan::note_other_machine;
 use crate::signals;
+use crate::train::checkpoint::cadence::{Cadence, Due};
 use crate::train::checkpoint::{self, Checkpoint};
 use crate::train::save::{SaveError, remove_parts};
 use crate::train::state::State;
@@ -54,11 +55,9 @@ impl std::fmt::Display for Every {
 /// The checkpoint of a training that runs.
 pub(super) struct Checkpoints<'a> {
     path: &'a Path,
-    every: Every,
+    due: Due,
     recipes: &'a [Recipe],
     told_to_end: Arc<AtomicBool>,
-    steps: u32,
-    written: Instant,
 }
 
 /// Whether training goes on after a step.
@@ -89,23 +88,24 @@ impl<'a> Checkpoints<'a> {
         }
         let told_to_end = Arc::new(AtomicBool::new(false));
         signals::watch(told_to_end.clone())?;
-        Ok((Self { path, every, recipes, told_to_end, steps: 0, written: Instant::now() }, there))
+        let cadence = match every {
+            Every::Steps(steps) => Cadence { steps: Some(steps), ..Cadence::default() },
+            Every::Time(time) => Cadence { time: Some(time), ..Cadence::default() },
+        };
+        let due = Due::new(cadence, there.as_ref().map_or(1, Checkpoint::epoch));
+        Ok((Self { path, due, recipes, told_to_end }, there))
     }
 
     /// Writes the checkpoint if it is time to, or if training is to end.
     pub(super) fn after_step(&mut self, state: &State) -> Result<Told, SaveError> {
-        self.steps += 1;
-        let is_due = match self.every {
-            Every::Steps(steps) => self.steps >= steps.get(),
-            Every::Time(time) => self.written.elapsed() >= time,
-        };
+        let is_due = self.due.after_step(state);
         let told = match self.told_to_end.load(Ordering::Relaxed) {
             true => Told::End,
             false => Told::GoOn,
         };
         if is_due || told == Told::End {
             checkpoint::save(self.path, state, self.recipes)?;
-            (self.steps, self.written) = (0, Instant::now());
+            self.due.made(state);
         }
         Ok(told)
     }

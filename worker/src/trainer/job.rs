@@ -5,22 +5,26 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use candle_core::Device;
-use fittingroom_common::dataset::{Dataset, DatasetError};
+use fittingroom_common::dataset::{Dataset, DatasetError, Manifest};
+use fittingroom_common::id::{ArtifactHash, Name};
+use fittingroom_common::record::{DatasetRecord, Recipe, Shuffle};
 use fittingroom_common::trial::{Failure, FailureReason};
 use memmap2::Mmap;
 
+use super::checkpoints::{self, Checkpoints};
 use super::protocol::{DatasetFiles, Event, TrainCommand};
+use super::wish::{Wish, Wishes};
+use crate::train::checkpoint::Checkpoint;
 use crate::train::data::Images;
 use crate::train::evaluate::evaluate;
 use crate::train::hyper::Group;
 use crate::train::model::ImageShape;
 use crate::train::save::{self, Record};
-use crate::train::{Outcome, Progress, Stop, Testing, TrainError, train};
+use crate::train::{Outcome, Progress, Stop, Testing, TrainError, resume, train};
 
 /// The shortest time between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
@@ -35,9 +39,16 @@ pub(super) enum Job {
 /// How a job ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    Finished { model_file: PathBuf },
-    Evaluated { loss: f64, accuracy: f64 },
+    Finished {
+        model_file: PathBuf,
+    },
+    Evaluated {
+        loss: f64,
+        accuracy: f64,
+    },
     Stopped,
+    /// Because of the checkpoint that it was to go on from.
+    Refused(String),
     Failed(Failure),
 }
 
@@ -48,6 +59,7 @@ impl Ended {
             Self::Finished { model_file } => Event::Finished { id, model_file },
             Self::Evaluated { loss, accuracy } => Event::Evaluated { id, loss, accuracy },
             Self::Stopped => Event::Stopped { id },
+            Self::Refused(problem) => Event::Refused { id, problem },
             Self::Failed(Failure { reason, detail }) => Event::Failed { id, reason, detail },
         }
     }
@@ -55,10 +67,17 @@ impl Ended {
 
 /// What a trainer keeps from job to job: the dataset, as long as its files are the same.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Option<(DatasetFiles, Arc<Dataset>)>);
+pub(super) struct Memory(Option<(DatasetFiles, Arc<Known>)>);
+
+/// A dataset, and what a checkpoint says of it.
+#[derive(Debug)]
+struct Known {
+    dataset: Dataset,
+    record: DatasetRecord,
+}
 
 impl Memory {
-    fn dataset(&mut self, files: &DatasetFiles) -> Result<Arc<Dataset>, Failure> {
+    fn dataset(&mut self, files: &DatasetFiles) -> Result<Arc<Known>, Failure> {
         if let Some((known, dataset)) = &self.0
             && known == files
         {
@@ -72,13 +91,19 @@ impl Memory {
     }
 }
 
-fn read(files: &DatasetFiles) -> Result<Dataset, Failure> {
+fn read(files: &DatasetFiles) -> Result<Known, Failure> {
     let bad = |error: &dyn std::fmt::Display| Failure::new(FailureReason::BadData, error.to_string());
     let [a, b, c, d] = files.each_ref().map(|path| {
         let mapped = map(path).map_err(|source| DatasetError::Read { path: path.clone(), source });
         mapped.map_err(|error| bad(&error))
     });
-    Dataset::from_files([a?, b?, c?, d?]).map_err(|error| bad(&error))
+    let files = [a?, b?, c?, d?];
+    let hashes = files.each_ref().map(|bytes| ArtifactHash::of(bytes));
+    let dataset = Dataset::from_files(files).map_err(|error| bad(&error))?;
+    // Agents call the files by their hashes: the content counts.
+    let name = Name::sanitised("dataset");
+    let manifest = Manifest { name, shape: dataset.shape, files: hashes };
+    Ok(Known { record: DatasetRecord::from(&manifest), dataset })
 }
 
 /// A file as it lies in the system's memory, where all trainers of a machine share it.
@@ -104,20 +129,20 @@ impl Job {
         self,
         device: &Device,
         memory: &mut Memory,
-        stop: &AtomicBool,
+        wishes: &Wishes,
         tell: &mut dyn FnMut(Event) -> io::Result<()>,
     ) -> io::Result<Ended> {
-        if stop.load(Ordering::Relaxed) {
+        if wishes.now() != Wish::GoOn {
             return Ok(Ended::Stopped);
         }
         let mut unheard = None;
         let ended = match self {
             Self::Train(command) => memory.dataset(&command.dataset).and_then(|dataset| {
                 let mut tell = |event| tell(event).map_err(|error| unheard = Some(error)).is_ok();
-                train_trial(&command, &dataset, device, stop, &mut tell)
+                train_trial(&command, &dataset, device, wishes, &mut tell)
             }),
             Self::Evaluate { dataset, model_file, .. } => {
-                memory.dataset(&dataset).and_then(|dataset| test(&model_file, &dataset, device))
+                memory.dataset(&dataset).and_then(|known| test(&model_file, &known.dataset, device))
             }
         };
         match unheard {
@@ -130,35 +155,66 @@ impl Job {
 /// `tell` answers whether anybody still listens.
 fn train_trial(
     command: &TrainCommand,
-    dataset: &Dataset,
+    known: &Known,
     device: &Device,
-    stop: &AtomicBool,
+    wishes: &Wishes,
     tell: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Ended, Failure> {
     let group = Group::single(&command.hyperparameters, command.seeds).map_err(TrainError::from)?;
     let testing = if command.track_test { Testing::EveryEpoch } else { Testing::Never };
+    let recipes = [Recipe {
+        hyperparameters: command.hyperparameters.clone(),
+        seeds: command.seeds,
+        shuffle: Shuffle::On,
+        initial_weights: None,
+        dataset: known.record.clone(),
+    }];
+    let from = command.resume_from.as_ref().map(|from| checkpoints::read(from, &recipes)).transpose();
+    let from = match from {
+        Ok(from) => from,
+        Err(problem) => return Ok(Ended::Refused(problem)),
+    };
+    let begin = from.as_ref().map_or(1, Checkpoint::epoch);
+    let mut checkpoints = command.checkpoints.as_ref().map(|it| Checkpoints::new(it, &recipes, begin));
     let mut told: Option<Instant> = None;
-    let outcome = train(&group, dataset, device, testing, &mut |progress| {
-        let id = || command.id.clone();
-        let heard = match progress {
-            Progress::Step { epoch, step, steps, .. } => {
+    let mut on_progress = |progress: Progress<'_>| {
+        let (id, wish) = (|| command.id.clone(), wishes.now());
+        let (heard, may_suspend) = match progress {
+            Progress::Step { epoch, step, steps, state } => {
                 let due = told.is_none_or(|told| told.elapsed() >= PROGRESS_EVERY);
                 if due {
                     told = Some(Instant::now());
                 }
-                !due || tell(Event::Progress { id: id(), epoch, step, steps })
+                let mut heard = !due || tell(Event::Progress { id: id(), epoch, step, steps });
+                if let Some(checkpoints) = &mut checkpoints
+                    && (checkpoints.is_due(state) || wish == Wish::Suspend)
+                    && let Some(event) = checkpoints.write(&command.id, state)
+                {
+                    heard &= tell(event);
+                }
+                (heard, true)
             }
+            // A training that is gone on with tells again of the epochs in its checkpoint.
             Progress::Epoch(lanes) => {
-                let mut reports = lanes.iter().flatten();
-                reports.all(|report| tell(Event::Epoch { id: id(), metrics: report.into() }))
+                let mut reports = lanes.iter().flatten().filter(|report| report.epoch >= begin);
+                let heard = reports.all(|report| tell(Event::Epoch { id: id(), metrics: report.into() }));
+                (heard, checkpoints.is_none())
             }
         };
-        if heard && !stop.load(Ordering::Relaxed) {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(Stop)
+        match wish {
+            Wish::GoOn if heard => ControlFlow::Continue(()),
+            Wish::Suspend if heard && !may_suspend => ControlFlow::Continue(()),
+            Wish::GoOn | Wish::Suspend | Wish::Stop => ControlFlow::Break(Stop),
         }
-    })?;
+    };
+    let outcome = match &from {
+        Some(from) => resume(from, &group, &known.dataset, device, testing, &mut on_progress),
+        None => train(&group, &known.dataset, device, testing, &mut on_progress),
+    };
+    let outcome = match outcome {
+        Err(TrainError::Checkpoint(error)) => return Ok(Ended::Refused(error.to_string())),
+        outcome => outcome?,
+    };
     let trained = match outcome {
         Outcome::Stopped => return Ok(Ended::Stopped),
         Outcome::Finished(trained) => trained,

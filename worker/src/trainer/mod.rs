@@ -1,19 +1,21 @@
 //! The trainer process: one per slot, kept alive from trial to trial, spoken to in the lines of
 //! [`protocol`]. It knows nothing of coordinators.
 
+mod checkpoints;
 mod job;
 pub mod protocol;
+mod wish;
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use fittingroom_common::trial::{Failure, FailureReason};
 
 use self::job::{Ended, Job, Memory};
 use self::protocol::{Command, Event, VERSION};
+use self::wish::{Wish, Wishes};
 use crate::train::device::Opened;
 
 /// Settings of `fittingroom-worker trainer`.
@@ -45,10 +47,10 @@ pub fn run(
             at_end();
         });
         let mut memory = Memory::default();
-        for (job, stop) in receiver {
+        for (job, wishes) in receiver {
             let id = job.id().to_owned();
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                job.run(&opened.device, &mut memory, &stop, &mut |event| lines.write(&event))
+                job.run(&opened.device, &mut memory, &wishes, &mut |event| lines.write(&event))
             }));
             let ended = ended.unwrap_or_else(|panic| {
                 let detail = format!("the trainer panicked: {}", panic_message(&*panic));
@@ -66,7 +68,7 @@ fn read<W: Write>(
     input: impl BufRead,
     lines: &Lines<W>,
     pending: &Pending,
-    jobs: mpsc::Sender<(Job, Arc<AtomicBool>)>,
+    jobs: mpsc::Sender<(Job, Arc<Wishes>)>,
 ) {
     for line in input.lines() {
         let Ok(line) = line else { break };
@@ -77,7 +79,11 @@ fn read<W: Write>(
             Ok(Command::Train(command)) => Job::Train(command),
             Ok(Command::Evaluate { id, dataset, model_file }) => Job::Evaluate { id, dataset, model_file },
             Ok(Command::Stop { id }) => {
-                pending.stop(&id);
+                pending.wish(&id, Wish::Stop);
+                continue;
+            }
+            Ok(Command::Suspend { id }) => {
+                pending.wish(&id, Wish::Suspend);
                 continue;
             }
             Err(error) => {
@@ -89,8 +95,8 @@ fn read<W: Write>(
                 continue;
             }
         };
-        let stop = pending.add(job.id());
-        if jobs.send((job, stop)).is_err() {
+        let wishes = pending.add(job.id());
+        if jobs.send((job, wishes)).is_err() {
             break;
         }
     }
@@ -109,24 +115,24 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// The jobs that are queued or running, each with its wish to be stopped.
+/// The jobs that are queued or running, each with what is wished of it.
 #[derive(Default)]
-struct Pending(Mutex<HashMap<String, Arc<AtomicBool>>>);
+struct Pending(Mutex<HashMap<String, Arc<Wishes>>>);
 
 impl Pending {
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<AtomicBool>>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Wishes>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, id: &str) -> Arc<AtomicBool> {
-        let stop = Arc::new(AtomicBool::new(false));
-        self.all().insert(id.to_owned(), stop.clone());
-        stop
+    fn add(&self, id: &str) -> Arc<Wishes> {
+        let wishes = Arc::new(Wishes::default());
+        self.all().insert(id.to_owned(), wishes.clone());
+        wishes
     }
 
-    fn stop(&self, id: &str) {
-        if let Some(stop) = self.all().get(id) {
-            stop.store(true, Ordering::Relaxed);
+    fn wish(&self, id: &str, wish: Wish) {
+        if let Some(wishes) = self.all().get(id) {
+            wishes.set(wish);
         }
     }
 

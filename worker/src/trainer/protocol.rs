@@ -9,16 +9,22 @@
 //! < {"event":"ready","protocol":1,"device":"cpu"}
 //! > {"command":"train","id":"7/1","dataset":["/cache/a","/cache/b","/cache/c","/cache/d"],
 //!    "hyperparameters":{"model":"fcn", …},"seeds":{"split":1,"order":2,"trial":3},
-//!    "track_test":false,"model_file":"/cache/7-1.safetensors"}
+//!    "track_test":false,"model_file":"/cache/7-1.safetensors",
+//!    "checkpoints":{"folder":"/cache/7-1","every_epochs":null,"every_seconds":60},"resume_from":null}
 //! < {"event":"progress","id":"7/1","epoch":1,"step":200,"steps":422}
 //! < {"event":"epoch","id":"7/1","epoch":1,"train_loss":0.52, …}
+//! < {"event":"checkpoint","id":"7/1","file":"/cache/7-1/checkpoint-1-57","epoch":1,"step":57}
 //! < {"event":"finished","id":"7/1","model_file":"/cache/7-1.safetensors"}
 //! ```
 //!
-//! Every `train` is answered by exactly one of `finished`, `stopped` or `failed` in the end, every
-//! `evaluate` by `evaluated`, `stopped` or `failed`. A `stop` for an id that is not known, or no
-//! longer, is ignored. A line that is no command is answered by `failed` with an empty id.
+//! Every `train` is answered by exactly one of `finished`, `stopped`, `refused` or `failed` in the
+//! end, every `evaluate` by `evaluated`, `stopped` or `failed`. A `stop` or `suspend` for an id that is
+//! not known, or no longer, is ignored. A line that is no command is answered by `failed` with an empty id.
+//!
+//! A training that is gone on with tells of the epochs after those in its checkpoint. The file of a
+//! checkpoint is whole when it is told of, and from then on the agent's, to take away.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use fittingroom_common::hyperparameter::Hyperparameters;
@@ -38,7 +44,7 @@ pub type DatasetFiles = [PathBuf; 4];
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
-    /// Train a trial from its beginning.
+    /// Train a trial from its beginning, or from a checkpoint.
     Train(TrainCommand),
     /// Evaluate a model on the test images.
     Evaluate {
@@ -51,6 +57,11 @@ pub enum Command {
     },
     /// End a command early.
     Stop {
+        /// The command.
+        id: String,
+    },
+    /// End a command early, after a last checkpoint if it makes any.
+    Suspend {
         /// The command.
         id: String,
     },
@@ -72,6 +83,37 @@ pub struct TrainCommand {
     pub track_test: bool,
     /// Where the trained model goes.
     pub model_file: PathBuf,
+    /// When checkpoints are made, and where they go; none if there are to be none.
+    #[serde(default)]
+    pub checkpoints: Option<Checkpoints>,
+    /// What to go on from; `None` for the beginning.
+    #[serde(default)]
+    pub resume_from: Option<ResumeFrom>,
+}
+
+/// When checkpoints are made, and where they go. One is made at the first step after one of these
+/// has passed since the last, or since training began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoints {
+    /// The folder for their files.
+    pub folder: PathBuf,
+    /// Epochs that were finished.
+    pub every_epochs: Option<NonZeroU32>,
+    /// Seconds of training.
+    pub every_seconds: Option<NonZeroU32>,
+}
+
+/// A checkpoint to go on from. Where it is another than it is said to be, it is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeFrom {
+    /// The file.
+    pub file: PathBuf,
+    /// Epochs done in it.
+    pub epoch: u32,
+    /// Steps done in the epoch after those.
+    pub step: u32,
 }
 
 /// What a trainer tells its agent.
@@ -104,6 +146,24 @@ pub enum Event {
         #[serde(flatten)]
         metrics: EpochMetrics,
     },
+    /// A checkpoint is written.
+    Checkpoint {
+        /// Of the command.
+        id: String,
+        /// Where it lies, whole.
+        file: PathBuf,
+        /// Epochs done in it; each was told before.
+        epoch: u32,
+        /// Steps done in the epoch after those.
+        step: u32,
+    },
+    /// The checkpoint to go on from cannot be used; nothing was trained.
+    Refused {
+        /// Of the command.
+        id: String,
+        /// What is wrong with it, for people.
+        problem: String,
+    },
     /// Training is done.
     Finished {
         /// Of the command.
@@ -120,7 +180,7 @@ pub enum Event {
         /// Share of test images classified rightly, from 0 to 1.
         accuracy: f64,
     },
-    /// The command was ended by `stop`.
+    /// The command was ended by `stop` or `suspend`.
     Stopped {
         /// Of the command.
         id: String,
@@ -229,6 +289,14 @@ mod tests {
                 r#"{"event":"epoch","id":"7/1","epoch":2,"train_loss":0.5,"train_accuracy":0.75,"validation_loss":0.25,"validation_accuracy":1.0,"test_loss":null,"test_accuracy":null,"seconds":1.5,"images_per_second":1000.0}"#,
             ),
             (
+                Event::Checkpoint { id: "7/1".into(), file: "/cache/c".into(), epoch: 1, step: 57 },
+                r#"{"event":"checkpoint","id":"7/1","file":"/cache/c","epoch":1,"step":57}"#,
+            ),
+            (
+                Event::Refused { id: "7/1".into(), problem: "it is damaged".into() },
+                r#"{"event":"refused","id":"7/1","problem":"it is damaged"}"#,
+            ),
+            (
                 Event::Failed { id: "a".into(), reason: FailureReason::OutOfMemory, detail: "full".into() },
                 r#"{"event":"failed","id":"a","reason":"out_of_memory","detail":"full"}"#,
             ),
@@ -249,11 +317,18 @@ mod tests {
             seeds: Seeds { split: u64::MAX, order: 1, trial: 2 },
             track_test: true,
             model_file: "m".into(),
+            checkpoints: Some(Checkpoints {
+                folder: "c".into(),
+                every_epochs: None,
+                every_seconds: NonZeroU32::new(60),
+            }),
+            resume_from: Some(ResumeFrom { file: "f".into(), epoch: 3, step: 7 }),
         };
         for command in [
             Command::Train(train),
             Command::Evaluate { id: "y".into(), dataset, model_file: "m".into() },
             Command::Stop { id: "x".into() },
+            Command::Suspend { id: "x".into() },
         ] {
             let line = serde_json::to_string(&command).expect("serialises");
             assert_eq!(serde_json::from_str::<Command>(&line).expect("reads"), command, "{line}");

@@ -1,12 +1,13 @@
 //! The trainer, spoken to as an agent speaks to it.
 
 use std::io::{BufReader, Cursor, Read};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use fittingroom_common::dataset::{Dataset, Part};
 use fittingroom_common::hyperparameter::Hyperparameters;
 
-use super::protocol::{DatasetFiles, TrainCommand};
+use super::protocol::{Checkpoints, DatasetFiles, EpochMetrics, ResumeFrom, TrainCommand};
 use super::*;
 use crate::train::device::DeviceChoice;
 use crate::train::testing::{dataset, hyperparameters};
@@ -46,6 +47,8 @@ fn command(
         seeds: Seeds::from_one(1),
         track_test: true,
         model_file,
+        checkpoints: None,
+        resume_from: None,
     })
 }
 
@@ -266,4 +269,133 @@ fn a_stop_takes_effect_in_the_middle_of_an_epoch_and_spares_the_next_trial() {
         })
         .collect();
     assert_eq!(ends, ["stopped endless", "stopped queued", "finished next"]);
+}
+
+/// A trial of four epochs with six steps each, and a checkpoint after each epoch.
+fn of_four_epochs(
+    id: &str,
+    dataset: &DatasetFiles,
+    model_file: PathBuf,
+    resume_from: Option<ResumeFrom>,
+) -> Command {
+    resumable(id, 4, NonZeroU32::new(1), dataset, model_file, resume_from)
+}
+
+fn resumable(
+    id: &str,
+    epochs: u32,
+    every_epochs: Option<NonZeroU32>,
+    dataset: &DatasetFiles,
+    model_file: PathBuf,
+    resume_from: Option<ResumeFrom>,
+) -> Command {
+    let epochs = epochs.to_string();
+    let settings = hyperparameters(&[
+        ("hidden_sizes", "8"),
+        ("dropout", "0.3"),
+        ("normalization", "batch"),
+        ("epochs", &epochs),
+        ("batch_size", "16"),
+    ]);
+    let Command::Train(train) = command(id, dataset, settings, model_file.clone()) else {
+        panic!("it trains");
+    };
+    let folder = model_file.parent().expect("in a folder").to_owned();
+    let checkpoints = Some(Checkpoints { folder, every_epochs, every_seconds: NonZeroU32::new(3600) });
+    Command::Train(TrainCommand { checkpoints, resume_from, ..train })
+}
+
+/// What must be the same bits.
+fn results(events: &[Event]) -> Vec<EpochMetrics> {
+    let timeless = |it: &EpochMetrics| EpochMetrics { seconds: 0.0, images_per_second: 0.0, ..*it };
+    let metrics = events.iter().filter_map(|event| match event {
+        Event::Epoch { metrics, .. } => Some(timeless(metrics)),
+        _ => None,
+    });
+    metrics.collect()
+}
+
+#[test]
+fn a_trial_goes_on_from_each_of_its_checkpoints_with_the_same_bits() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let files = write(&dataset(100, 20), folder.path());
+    let model_file = folder.path().join("model.safetensors");
+    let whole = answers(Cursor::new(line(&of_four_epochs("whole", &files, model_file.clone(), None))));
+    let model = std::fs::read(&model_file).expect("saved");
+    let places: Vec<_> = whole
+        .iter()
+        .filter_map(|event| match event {
+            Event::Checkpoint { file, epoch, step, .. } => Some((file.clone(), *epoch, *step)),
+            _ => None,
+        })
+        .collect();
+    let expected = [1, 2, 3].map(|epoch| (folder.path().join(format!("checkpoint-{epoch}-1")), epoch, 1));
+    assert_eq!(places, expected, "at the first step after each epoch but the last");
+    for (file, epoch, step) in places {
+        std::fs::remove_file(&model_file).expect("there");
+        let from = Some(ResumeFrom { file, epoch, step });
+        let rest = answers(Cursor::new(line(&of_four_epochs("rest", &files, model_file.clone(), from))));
+        assert_eq!(results(&rest), results(&whole)[epoch as usize..], "the epochs after {epoch}");
+        assert!(std::fs::read(&model_file).expect("saved") == model, "another model after {epoch}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_not_what_it_should_be_is_refused_and_the_trainer_goes_on() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let files = write(&dataset(100, 20), folder.path());
+    let model_file = folder.path().join("model.safetensors");
+    answers(Cursor::new(line(&of_four_epochs("whole", &files, model_file.clone(), None))));
+    let good = folder.path().join("checkpoint-2-1");
+    let bytes = std::fs::read(&good).expect("there");
+    let changed = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let (path, mut bytes) = (folder.path().join(name), bytes.clone());
+        change(&mut bytes);
+        std::fs::write(&path, bytes).expect("writable");
+        path
+    };
+    let last = bytes.len() - 1;
+    for (name, file, epoch, said) in [
+        ("missing", folder.path().join("nowhere"), 2, "cannot be read"),
+        ("cut short", changed("short", &|bytes| bytes.truncate(last)), 2, "not a safetensors file"),
+        ("damaged", changed("damaged", &|bytes| bytes[last] ^= 1), 2, "damaged"),
+        ("of another place", good.clone(), 1, "(2, 1), but is said to be at (1, 1)"),
+    ] {
+        let from = Some(ResumeFrom { file, epoch, step: 1 });
+        let refused = line(&of_four_epochs(name, &files, model_file.clone(), from));
+        let from = Some(ResumeFrom { file: good.clone(), epoch: 2, step: 1 });
+        let next = line(&of_four_epochs("next", &files, model_file.clone(), from));
+        let events = without_progress(answers(Cursor::new(refused + &next)));
+        assert!(
+            matches!(&events[1], Event::Refused { id, problem } if id == name && problem.contains(said)),
+            "{name}: {events:?}"
+        );
+        assert!(
+            matches!(events.last(), Some(Event::Finished { id, .. }) if id == "next"),
+            "{name}: {events:?}"
+        );
+    }
+}
+
+#[test]
+fn a_suspended_trial_leaves_a_checkpoint_from_which_nothing_is_repeated() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let files = write(&dataset(100, 20), folder.path());
+    let model_file = folder.path().join("model.safetensors");
+    let trial = |from| line(&resumable("trial", 150, None, &files, model_file.clone(), from));
+    let (said, heard) = mpsc::channel();
+    let parts = vec![trial(None).into_bytes(), line(&Command::Suspend { id: "trial".into() }).into_bytes()];
+    let mut output = Overheard { text: Vec::new(), said };
+    let opened = DeviceChoice::Cpu.open().expect("a CPU");
+    let input = BufReader::with_capacity(1 << 16, Conversation { said: heard, parts });
+    run(input, &mut output, &opened, || ()).expect("it writes");
+    let text = String::from_utf8(output.text).expect("text");
+    let first: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let [.., Event::Checkpoint { file, epoch, step, .. }, Event::Stopped { .. }] = &first[..] else {
+        panic!("{first:?}");
+    };
+    let from = Some(ResumeFrom { file: file.clone(), epoch: *epoch, step: *step });
+    let second = answers(Cursor::new(trial(from)));
+    let whole = answers(Cursor::new(trial(None)));
+    assert_eq!([results(&first), results(&second)].concat(), results(&whole));
 }

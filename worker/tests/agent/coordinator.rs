@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::id::ArtifactHash;
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::artifact_service_server::{ArtifactService, ArtifactServiceServer};
@@ -26,6 +27,9 @@ pub(crate) enum Heard {
     Reported { trial: u64, report: Report },
     Uploaded(Vec<u8>),
     Completed { trial: u64, outcome: Outcome },
+    CheckpointUploaded { trial: u64, bytes: Vec<u8> },
+    CheckpointKept { trial: u64, checkpoint: Checkpoint },
+    CheckpointLost { trial: u64, hash: ArtifactHash, problem: String },
 }
 
 /// What to answer to the next reports.
@@ -258,6 +262,29 @@ impl WorkerService for Coordinator {
         Ok(Response::new(pb::ReportResponse { directive: directive.into(), keep_model }))
     }
 
+    async fn keep_checkpoint(
+        &self,
+        request: Request<pb::KeepCheckpointRequest>,
+    ) -> Result<Response<pb::KeepCheckpointResponse>, Status> {
+        let request = request.into_inner();
+        self.state().check(&request.worker_id)?;
+        let trial = trial_of(request.attempt);
+        let checkpoint = Checkpoint::try_from(request.checkpoint.expect("a checkpoint")).expect("a good one");
+        self.hear(Heard::CheckpointKept { trial, checkpoint });
+        Ok(Response::new(pb::KeepCheckpointResponse {}))
+    }
+
+    async fn lose_checkpoint(
+        &self,
+        request: Request<pb::LoseCheckpointRequest>,
+    ) -> Result<Response<pb::LoseCheckpointResponse>, Status> {
+        let request = request.into_inner();
+        self.state().check(&request.worker_id)?;
+        let (trial, hash) = (trial_of(request.attempt), ArtifactHash::from_wire(&request.hash));
+        self.hear(Heard::CheckpointLost { trial, hash: hash.expect("a hash"), problem: request.problem });
+        Ok(Response::new(pb::LoseCheckpointResponse {}))
+    }
+
     async fn complete(
         &self,
         request: Request<pb::CompleteRequest>,
@@ -277,6 +304,7 @@ impl WorkerService for Coordinator {
 
 #[tonic::async_trait]
 impl ArtifactService for Coordinator {
+    type DownloadCheckpointStream = Self::DownloadStream;
     type DownloadStream = Pin<Box<dyn Stream<Item = Result<pb::Chunk, Status>> + Send>>;
 
     async fn download(
@@ -307,5 +335,31 @@ impl ArtifactService for Coordinator {
         let hash = ArtifactHash::of(&bytes);
         self.hear(Heard::Uploaded(bytes));
         Ok(Response::new(pb::UploadResponse { hash: hash.to_wire() }))
+    }
+
+    async fn upload_checkpoint(
+        &self,
+        request: Request<Streaming<pb::CheckpointChunk>>,
+    ) -> Result<Response<pb::UploadResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.expect("the holder comes first");
+        let holder = first.holder.expect("the first chunk names the holder");
+        self.state().check(&holder.worker_id)?;
+        let mut bytes = first.data.to_vec();
+        while let Some(chunk) = chunks.next().await {
+            bytes.extend_from_slice(&chunk?.data);
+        }
+        let hash = ArtifactHash::of(&bytes);
+        self.hear(Heard::CheckpointUploaded { trial: trial_of(holder.attempt), bytes });
+        Ok(Response::new(pb::UploadResponse { hash: hash.to_wire() }))
+    }
+
+    async fn download_checkpoint(
+        &self,
+        request: Request<pb::DownloadCheckpointRequest>,
+    ) -> Result<Response<Self::DownloadCheckpointStream>, Status> {
+        let request = request.into_inner();
+        assert!(request.holder.is_some_and(|holder| holder.attempt.is_some()), "the attempt is named");
+        self.download(Request::new(pb::DownloadRequest { hash: request.hash })).await
     }
 }

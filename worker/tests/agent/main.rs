@@ -2,6 +2,7 @@
 //! [`program`], with the real trainer.
 #![cfg(unix)]
 
+mod checkpoints;
 mod coordinator;
 mod program;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use coordinator::{Coordinator, Heard, Reports};
 use fittingroom_common::access::Access;
+use fittingroom_common::checkpoint::CheckpointRule;
 use fittingroom_common::dataset::{Manifest, Shape};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
 use fittingroom_common::id::{ArtifactHash, Attempt, AttemptNumber, Name, SearchId, TrialId};
@@ -36,6 +38,11 @@ epoch() {
     say "{\"event\":\"epoch\",\"id\":\"$id\",\"epoch\":$1,\"train_loss\":0.5,\"train_accuracy\":0.8,\"validation_loss\":0.4,\"validation_accuracy\":0.9,\"test_loss\":null,\"test_accuracy\":null,\"seconds\":$1.5,\"images_per_second\":$trials.0}"
 }
 epochs() { epoch 1; epoch 2; epoch 3; }
+checkpoint() {
+    printf "state $1.$2" > "$folder/checkpoint-$1-$2"
+    say "{\"event\":\"checkpoint\",\"id\":\"$id\",\"file\":\"$folder/checkpoint-$1-$2\",\"epoch\":$1,\"step\":$2}"
+}
+refuse() { say "{\"event\":\"refused\",\"id\":\"$id\",\"problem\":\"not a state\"}"; }
 model() { printf weights > "$file"; say "{\"event\":\"finished\",\"id\":\"$id\",\"model_file\":\"$file\"}"; }
 [ "$RAYON_NUM_THREADS$CANDLE_NUM_THREADS$OMP_NUM_THREADS" = 111 ] || { echo 'threads not limited' >&2; exit 3; }
 [ "$1 $2 $3" = 'trainer --device cpu' ] || { echo "called with $*" >&2; exit 3; }
@@ -44,9 +51,15 @@ say '{"event":"ready","protocol":1,"device":"cpu"}'
 while read -r line; do
     id=${line#*\"id\":\"}; id=${id%%\"*}
     file=${line#*\"model_file\":\"}; file=${file%%\"*}
+    folder=${line#*\"folder\":\"}; folder=${folder%%\"*}
+    state=
     case $line in
-    *'"command":"train"'*) trials=$((trials + 1)); TRAIN ;;
+    *'"resume_from":{'*) state=${line#*\"resume_from\":\{\"file\":\"}; state=$(cat "${state%%\"*}") ;;
+    esac
+    case $line in
+    *'"command":"train"'*) trials=$((trials + 1)); kept=$folder; TRAIN ;;
     *'"command":"evaluate"'*) say "{\"event\":\"evaluated\",\"id\":\"$id\",\"loss\":0.3,\"accuracy\":0.$(wc -c < "$file" | tr -d ' ')}" ;;
+    *'"command":"suspend"'*) folder=$kept; checkpoint 1 7; say "{\"event\":\"stopped\",\"id\":\"$id\"}" ;;
     *'"command":"stop"'*) say "{\"event\":\"stopped\",\"id\":\"$id\"}" ;;
     esac
 done
@@ -138,6 +151,14 @@ impl Stage {
                 Heard::Reported { trial: of, report } => {
                     (*of == trial).then(|| format!("epoch {}", report.epoch))
                 }
+                Heard::CheckpointUploaded { trial: of, bytes } => {
+                    (*of == trial).then(|| format!("stored {}", String::from_utf8_lossy(bytes)))
+                }
+                Heard::CheckpointKept { trial: of, checkpoint } => (*of == trial)
+                    .then(|| format!("kept {}.{}", checkpoint.place.epoch, checkpoint.place.step)),
+                Heard::CheckpointLost { trial: of, problem, .. } => {
+                    (*of == trial).then(|| format!("lost: {problem}"))
+                }
                 Heard::Uploaded(bytes) => Some(format!("upload {}", String::from_utf8_lossy(bytes))),
                 Heard::Completed { trial: of, outcome } => (*of == trial).then(|| match outcome {
                     Outcome::Trained { model: None } => "trained".to_owned(),
@@ -196,7 +217,13 @@ fn training_with(settings: &[(&str, Value)]) -> Work {
         let parameter = Parameter::find(name).expect("known");
         hyperparameters.set(parameter, value).expect("in range");
     }
-    Work::Train { hyperparameters, seeds: Seeds::derive(1, 0, TrialId::new(0)), track_test: false }
+    Work::Train {
+        hyperparameters,
+        seeds: Seeds::derive(1, 0, TrialId::new(0)),
+        track_test: false,
+        checkpoint: CheckpointRule::NEVER,
+        resume_from: Vec::new(),
+    }
 }
 
 fn assignment(trial: u64, work: Work) -> Assignment {

@@ -78,13 +78,14 @@ async fn the_real_trainer_trains_a_model_that_it_can_evaluate() {
 
 /// The hyperparameters of a model that is too large for a trainer with little memory.
 fn training_with(sizes: &[u32]) -> Work {
-    let Work::Train { mut hyperparameters, seeds, track_test } = training() else {
+    let mut work = training();
+    let Work::Train { hyperparameters, .. } = &mut work else {
         panic!("it trains");
     };
     let parameter = Parameter::find("hidden_sizes").expect("known");
     let sizes = parameter.sizes(sizes).expect("in range");
     hyperparameters.set(parameter, &sizes).expect("in range");
-    Work::Train { hyperparameters, seeds, track_test }
+    work
 }
 
 #[tokio::test]

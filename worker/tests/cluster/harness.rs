@@ -140,9 +140,14 @@ impl Cluster {
 
     /// Starts a worker with one slot.
     pub(crate) fn worker(&self, name: &str) -> Running {
+        self.worker_with_cache(name, "cache")
+    }
+
+    /// Starts a worker with one slot, and a cache that only workers of the same name for it share.
+    pub(crate) fn worker_with_cache(&self, name: &str, cache: &str) -> Running {
         let mut command = Command::new(worker_program());
         command.args(["run", "--coordinator", &self.url, "--slots", "1", "--device", "cpu", "--name", name]);
-        command.arg("--cache").arg(self.folder.path().join("cache"));
+        command.arg("--cache").arg(self.folder.path().join(cache));
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));
         Running(child.spawn().expect("starts"))

@@ -3,6 +3,7 @@
 mod access;
 mod harness;
 mod input;
+mod resume;
 mod strangers;
 
 use std::collections::BTreeSet;

@@ -13,6 +13,8 @@
 //! It belongs to one training: hyperparameters, seeds, order, initial weights and dataset are
 //! compared when it is read. The bits are the same on the same kind of machine and version.
 
+pub mod cadence;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
