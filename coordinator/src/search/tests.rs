@@ -1,5 +1,7 @@
 //! What a search promises, as a specification.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 
 use fittingroom_common::dataset::{Manifest, Shape};
