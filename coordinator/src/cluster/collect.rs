@@ -60,3 +60,104 @@ impl Cluster {
         Ok(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use fittingroom_common::dataset::{Manifest, Shape};
+    use fittingroom_common::id::{Name, SlotNumber, WorkerId};
+    use fittingroom_common::operator::Launch;
+    use fittingroom_common::space::SearchSpec;
+    use fittingroom_common::trial::{Finite, Report, Score};
+    use fittingroom_common::work::{Outcome, WorkerInfo};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::artifacts::ArtifactStore;
+    use crate::clock::SystemClock;
+    use crate::cluster::Leases;
+    use crate::log::{EventLog, SqliteLog};
+    use crate::search::Command;
+
+    const WORKER: WorkerId = WorkerId::new(1);
+
+    async fn cluster(folder: &Path) -> Arc<Cluster> {
+        let log = SqliteLog::open(&folder.join("log.sqlite")).expect("opens");
+        let shape = Shape { height: 28, width: 28, classes: 10, train_images: 60_000, test_images: 10_000 };
+        let files = [ArtifactHash::of(b"file"); 4];
+        log.put_dataset(Manifest { name: Name::sanitised("data"), shape, files }).await.expect("keeps");
+        let artifacts =
+            ArtifactStore::in_folder(&folder.join("artifacts"), folder.join("incoming")).expect("opens");
+        let leases = Leases::lasting(Duration::from_secs(30));
+        let (log, clock) = (Arc::new(log), Arc::new(SystemClock::start()));
+        let opened = Cluster::open(log, artifacts, clock, leases, Vec::new(), CancellationToken::new()).await;
+        let cluster = Arc::new(opened.expect("opens"));
+        let worker = WorkerInfo {
+            id: WORKER,
+            name: Name::sanitised("worker"),
+            slots: 1,
+            device: String::new(),
+            program_version: String::new(),
+        };
+        cluster.workers().register(worker, cluster.now()).expect("registers");
+        cluster
+    }
+
+    async fn launch(cluster: &Arc<Cluster>, name: &str) -> SearchHandle {
+        let file = "method: grid\nepochs: 1\nparameters: {learning_rate: {values: [0.1, 0.01, 0.001]}}";
+        let spec = SearchSpec::parse("search.yaml", file).expect("parses").spec;
+        let launch = Launch { name: Some(Name::sanitised(name)), spec, dataset: Name::sanitised("data") };
+        cluster.launch(launch).await.expect("launches")
+    }
+
+    /// Trains the next trial, and completes it with this model.
+    async fn train(cluster: &Arc<Cluster>, accuracy: f64, model: ArtifactHash) {
+        let leased = cluster.lease(WORKER, SlotNumber::new(0), Duration::ZERO).await.expect("answers");
+        let id = leased.expect("work").id;
+        let finite = |number| Finite::new(number).expect("finite");
+        let score = Score { loss: finite(1.0), accuracy: finite(accuracy) };
+        let report = Report {
+            epoch: 1,
+            train: score,
+            validation: score,
+            test: None,
+            seconds: 1.0,
+            images_per_second: 1.0,
+        };
+        cluster.report(id.search, id.attempt, WORKER, report).await.expect("accepted");
+        let outcome = Outcome::Trained { model: Some(model) };
+        cluster.complete(id.search, id.attempt, WORKER, outcome).await.expect("accepted");
+    }
+
+    #[tokio::test]
+    async fn a_model_goes_once_nobody_needs_it() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let cluster = cluster(folder.path()).await;
+        let store = cluster.artifacts();
+        let first = launch(&cluster, "first").await;
+        let [poor, best] = [store.put(b"poor".to_vec()).await, store.put(b"best".to_vec()).await];
+        let (poor, best) = (poor.expect("stores"), best.expect("stores"));
+        train(&cluster, 0.5, poor).await;
+        assert_eq!(cluster.collect(&first).await.expect("collects"), 0, "it is the best");
+        train(&cluster, 0.9, best).await;
+        assert_eq!(cluster.collect(&first).await.expect("collects"), 1);
+        assert_eq!(
+            (store.contains(poor).await.ok(), store.contains(best).await.ok()),
+            (Some(false), Some(true))
+        );
+
+        first.command(Command::Pause, |_| ()).await.expect("runs");
+        let second = launch(&cluster, "second").await;
+        store.put(b"poor".to_vec()).await.expect("stores");
+        train(&cluster, 0.4, poor).await;
+        assert_eq!(cluster.collect(&first).await.expect("collects"), 0, "it is the best of another search");
+
+        let chunk = futures_util::stream::iter([Ok::<_, String>(Bytes::from_static(b"poor"))]);
+        store.put_stream(chunk).await.expect("is there already");
+        train(&cluster, 0.9, best).await;
+        assert_eq!(cluster.collect(&second).await.expect("collects"), 0, "somebody has just uploaded it");
+    }
+}
