@@ -2,6 +2,7 @@
 
 mod collect;
 mod error;
+mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,15 +19,14 @@ use fittingroom_common::view::{LeaderboardView, Progress};
 use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use error::ClusterError;
 
 use crate::artifacts::ArtifactStore;
 use crate::clock::Clock;
 use crate::datasets::Datasets;
-use crate::log::{EventLog, Listed, LogError};
-use crate::runner::restore::{self, Loaded};
+use crate::log::{EventLog, LogError};
 use crate::runner::{self, Refusal, SearchHandle, Surroundings};
 use crate::search::{Command, Search};
 use crate::workers::Workers;
@@ -96,7 +96,7 @@ impl Cluster {
         let surroundings = Surroundings { log, clock, lease: leases.length, work, shutdown };
         let mut searches = Searches::default();
         for listed in surroundings.log.searches().await? {
-            searches.insert(open_search(listed, &surroundings).await?);
+            searches.insert(open::search(listed, &surroundings).await?);
         }
         let workers = Workers::new(leases.length);
         Ok(Self {
@@ -389,19 +389,4 @@ impl Cluster {
             .await?;
         Ok(view)
     }
-}
-
-/// Starts the runner of a stored search. One that has ended rests until somebody asks for it, if its snapshot says enough.
-async fn open_search(listed: Listed, surroundings: &Surroundings) -> Result<SearchHandle, ClusterError> {
-    let Listed { id, name } = listed;
-    let log = surroundings.log.as_ref();
-    if let Some(glance) = restore::glance(log, id).await {
-        info!(search = %name, state = %glance.summary.state, "search rests");
-        return Ok(runner::start_resting(id, glance, surroundings.clone()));
-    }
-    let loaded = restore::load(log, id, surroundings.lease).await?;
-    let Loaded { mut search, snapshot } = loaded.ok_or(ClusterError::Damaged { name: name.clone() })?;
-    search.grant_grace(surroundings.clock.now());
-    info!(search = %name, state = %search.state(), events = search.version(), snapshot, "search loaded");
-    Ok(runner::start(search, surroundings.clone()))
 }

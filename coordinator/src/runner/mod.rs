@@ -6,6 +6,7 @@
 //! snapshot goes with an append. A search that has ended and that nobody asks for rests: its state is
 //! dropped, and loaded when somebody asks.
 
+mod owner;
 pub mod restore;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::log::{Append, EventLog, LogError};
 use crate::search::{Command, Glance, Rejection, Search, Snapshot};
+use owner::{Mind, Owner};
 
 /// The most envelopes that wait in a mailbox. More make their senders wait.
 const MAILBOX: usize = 4096;
@@ -219,76 +221,6 @@ fn spawn(
     let owner = Owner { id, surroundings, pulse, envelopes, rest_after };
     tokio::spawn(owner.own(mind));
     SearchHandle { id, name, mailbox, pulse: seen }
-}
-
-/// What a search's task has of it in memory.
-enum Mind {
-    Awake(Box<Search>),
-    /// It has ended, and nobody asks for more than this.
-    Resting(Box<Glance>),
-}
-
-/// The task that owns a search, awake or not.
-struct Owner {
-    id: SearchId,
-    surroundings: Surroundings,
-    pulse: watch::Sender<Pulse>,
-    envelopes: mpsc::Receiver<Envelope>,
-    rest_after: Duration,
-}
-
-impl Owner {
-    async fn own(mut self, mut mind: Mind) {
-        loop {
-            mind = match mind {
-                Mind::Awake(search) => {
-                    let looked = self.surroundings.clock.now();
-                    let mut runner = Runner {
-                        search: *search,
-                        surroundings: &self.surroundings,
-                        pulse: &self.pulse,
-                        looked,
-                    };
-                    match runner.run(&mut self.envelopes, self.rest_after).await {
-                        Some(glance) => Mind::Resting(Box::new(glance)),
-                        None => return,
-                    }
-                }
-                Mind::Resting(glance) => match self.rest(&glance).await {
-                    Some((search, first)) => {
-                        let looked = self.surroundings.clock.now();
-                        let mut runner =
-                            Runner { search, surroundings: &self.surroundings, pulse: &self.pulse, looked };
-                        runner.take(vec![first]).await;
-                        Mind::Awake(Box::new(runner.search))
-                    }
-                    None => return,
-                },
-            };
-        }
-    }
-
-    /// Rests until somebody asks for more than a glance; answers the loaded search, and what was asked.
-    async fn rest(&mut self, glance: &Glance) -> Option<(Search, Envelope)> {
-        loop {
-            let envelope = tokio::select! {
-                () = self.surroundings.shutdown.cancelled() => return None,
-                envelope = self.envelopes.recv() => envelope?,
-            };
-            if let Envelope::Glance(answer) = envelope {
-                // Whoever asked may have gone.
-                let _ = answer.send(glance.clone());
-                continue;
-            }
-            let Surroundings { log, lease, .. } = &self.surroundings;
-            match restore::load(log.as_ref(), self.id, *lease).await {
-                Ok(Some(loaded)) => return Some((loaded.search, envelope)),
-                // Whoever asked is told that there is no answer.
-                Ok(None) => error!(search = %self.id, "the log has no such search"),
-                Err(error) => error!(search = %self.id, %error, "a resting search cannot be loaded"),
-            }
-        }
-    }
 }
 
 fn pulse_of(search: &Search, changes: u64) -> Pulse {
