@@ -42,7 +42,12 @@ pub(crate) async fn run(Options { load, trials }: Options) -> Result<(), Failure
     ask(&server, "before the kill").await?;
     server.kill()?;
     let server = Server::start(folder.path())?;
-    say(&format!("  restarted: serving after {:.2} s", server.start.as_secs_f64()));
+    let cpu = server.usage()?.cpu;
+    say(&format!(
+        "  restarted: serving after {:.2} s, {:.2} s of a core",
+        server.start.as_secs_f64(),
+        cpu.as_secs_f64()
+    ));
     ask(&server, "after the restart").await?;
     server.cancel().await
 }

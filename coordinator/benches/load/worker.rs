@@ -112,7 +112,7 @@ impl Worker {
         };
         tokio::select! {
             polled = poll => polled,
-            beaten = self.beat(crew, || Vec::new()) => beaten,
+            beaten = self.beat(crew, Vec::new) => beaten,
         }
     }
 
