@@ -11,9 +11,12 @@ use crate::log::{Append, SqliteLog};
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// What the log holds that version 0.1.0 left before it knew of snapshots: name, state, events, trials,
-/// complete and failed ones, and the best one's validation accuracy.
-const LEFT: [(&str, SearchState, u64, usize, u64, u64, Option<f64>); 5] = [
+/// A search in a released log: name, state, events, trials, complete and failed ones, and the best one's
+/// validation accuracy.
+type Left = (&'static str, SearchState, u64, usize, u64, u64, Option<f64>);
+
+/// What the log holds that version 0.1.0 left before it knew of snapshots.
+const LEFT: [Left; 5] = [
     ("grid", SearchState::Complete, 40, 6, 6, 0, Some(1.0)),
     ("random", SearchState::Complete, 29, 5, 5, 0, Some(1.0)),
     ("points", SearchState::Complete, 68, 2, 2, 0, Some(1.0)),
