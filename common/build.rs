@@ -5,7 +5,7 @@ use std::path::Path;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
-    let files = ["search", "trial", "event", "worker", "artifact", "operator"]
+    let files = ["search", "trial", "event", "worker", "artifact", "operator", "snapshot"]
         .map(|name| root.join("fittingroom/v1").join(name).with_extension("proto"));
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -100,10 +101,11 @@ pub enum IdError {
     },
 }
 
-/// A name that people type: of a search, a dataset or a worker. It is safe as a file name.
+/// A name that people type: of a search, a dataset or a worker. It is safe as a file name. Copies
+/// share the text, since a search of a million trials names its few workers in each of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The longest name, in bytes.
@@ -124,7 +126,7 @@ impl Name {
             .skip_while(|c| !c.is_ascii_alphanumeric())
             .take(Self::MAX_LENGTH)
             .collect();
-        if name.is_empty() { Self("unnamed".to_owned()) } else { Self(name) }
+        if name.is_empty() { Self("unnamed".into()) } else { Self(name.into()) }
     }
 }
 
@@ -133,7 +135,11 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let named = Self::sanitised(text);
-        if named.0 == text { Ok(named) } else { Err(IdError::Name { name: text.chars().take(80).collect() }) }
+        if &*named.0 == text {
+            Ok(named)
+        } else {
+            Err(IdError::Name { name: text.chars().take(80).collect() })
+        }
     }
 }
 

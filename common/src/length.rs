@@ -1,6 +1,13 @@
 //! How long a trial trains: what its trainer, its agent and the coordinator must agree on.
 
+use std::sync::LazyLock;
+
 use crate::hyperparameter::{Parameter, Value};
+
+// Looked up once: every report of every trial asks for them.
+static EPOCHS: LazyLock<Option<Parameter>> = LazyLock::new(|| Parameter::find("epochs").ok());
+static PATIENCE: LazyLock<Option<Parameter>> =
+    LazyLock::new(|| Parameter::find("early_stopping_patience").ok());
 
 /// After which epochs a trial may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +23,11 @@ impl TrainingLength {
     /// What hyperparameters say of it, each looked up by `value`. What is not there is at its
     /// least: an epoch, and no stopping.
     pub fn read<'a>(value: impl Fn(Parameter) -> Option<&'a Value>) -> Self {
-        let number = |name| match Parameter::find(name).ok().and_then(&value) {
+        let number = |parameter: &Option<Parameter>| match parameter.and_then(&value) {
             Some(Value::Integer(number)) => Some(u32::try_from(*number).unwrap_or(u32::MAX)),
             Some(Value::Choice(_) | Value::Number(_) | Value::Flag(_) | Value::Sizes(_)) | None => None,
         };
-        Self {
-            epochs: number("epochs").unwrap_or(1),
-            patience: number("early_stopping_patience").unwrap_or(0),
-        }
+        Self { epochs: number(&EPOCHS).unwrap_or(1), patience: number(&PATIENCE).unwrap_or(0) }
     }
 
     /// Whether a trial that has done this many epochs may be complete. The first epoch is always

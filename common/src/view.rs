@@ -201,7 +201,7 @@ pub struct LeaderboardView {
     pub search: SearchSummary,
     /// The best trials, in order.
     pub ranked: Vec<TrialRow>,
-    /// The trials that run now, in the order of their numbers.
+    /// The trials that run now, in the order of their numbers; at most a thousand.
     pub running: Vec<TrialRow>,
     /// Workers connected to the coordinator.
     pub workers: u32,

@@ -4,9 +4,11 @@
 //! answered when the object is durable: in a folder, by temporary file, fsync, rename and fsync of
 //! the folder. What is stored under a hash is never changed.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fittingroom_common::id::{ArtifactHash, IdError};
@@ -24,12 +26,17 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// The largest artifact, in bytes.
 pub const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
 
+/// How long nothing that was uploaded is removed: whoever uploaded it is about to name it in an event.
+pub const UPLOAD_GRACE: Duration = Duration::from_secs(600);
+
 /// Stored bytes, named by their hash.
 #[derive(Clone, Debug)]
 pub struct ArtifactStore {
     store: Arc<dyn ObjectStore>,
     /// Where uploads are collected.
     collecting: PathBuf,
+    /// What was uploaded within [`UPLOAD_GRACE`], and when.
+    uploaded: Arc<Mutex<BTreeMap<ArtifactHash, Instant>>>,
 }
 
 /// Why the store did not do what it was asked for.
@@ -75,7 +82,7 @@ impl ArtifactStore {
         std::fs::create_dir_all(&collecting)?;
         crate::checkpoints::remove_parts(folder);
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), collecting })
+        Ok(Self { store: Arc::new(store), collecting, uploaded: Arc::default() })
     }
 
     /// A store in a folder, or at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
@@ -96,7 +103,7 @@ impl ArtifactStore {
         let (store, prefix) =
             object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(error.to_string()))?;
         std::fs::create_dir_all(&collecting)?;
-        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), collecting })
+        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), collecting, uploaded: Arc::default() })
     }
 
     /// Whether an artifact is there.
@@ -157,10 +164,31 @@ impl ArtifactStore {
         file.flush().await?;
         let hash = ArtifactHash::new(*hasher.finalize().as_bytes());
         let place = place(hash);
+        // Before it is looked for, so that it is not removed right after.
+        self.note_upload(hash);
         if !self.contains_at(&place).await? {
             self.copy_in(collected.path(), &place).await?;
         }
         Ok(hash)
+    }
+
+    fn note_upload(&self, hash: ArtifactHash) {
+        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        uploaded.retain(|_, at| at.elapsed() < UPLOAD_GRACE);
+        uploaded.insert(hash, Instant::now());
+    }
+
+    /// Removes an artifact, unless it was uploaded a short while ago; answers whether it was there and is gone.
+    pub async fn remove(&self, hash: ArtifactHash) -> Result<bool, ArtifactError> {
+        let uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).copied();
+        if uploaded.is_some_and(|at| at.elapsed() < UPLOAD_GRACE) || !self.contains(hash).await? {
+            return Ok(false);
+        }
+        match self.store.delete(&place(hash)).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn copy_in(&self, path: &Path, place: &ObjectPath) -> Result<(), ArtifactError> {

@@ -15,8 +15,10 @@ pub(crate) fn tell(search: &Name, event: &Event) {
         Fact::EpochReported { attempt, report } => {
             debug!(%search, %attempt, epoch = report.epoch, "epoch reported")
         }
-        Fact::TrialCompleted { attempt, model } => {
-            info!(%search, %attempt, kept = model.is_some(), "trial complete");
+        // A line for each of a million trials would drown the others.
+        Fact::TrialCompleted { attempt, model: None } => debug!(%search, %attempt, "trial complete"),
+        Fact::TrialCompleted { attempt, model: Some(_) } => {
+            info!(%search, %attempt, "trial complete, the best so far");
         }
         Fact::AttemptFailed { attempt, failure } => warn!(%search, %attempt, %failure, "attempt failed"),
         Fact::AttemptReleased { attempt } => info!(%search, %attempt, "attempt given back"),

@@ -7,6 +7,10 @@ use clap::Parser;
 use fittingroom_coordinator::cli::Cli;
 use tracing_subscriber::EnvFilter;
 
+// A call is many small allocations, most of them freed by another thread than made them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

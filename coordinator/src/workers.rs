@@ -13,6 +13,17 @@ use crate::access::TokenId;
 
 /// The most workers that are remembered at a time.
 const MOST_WORKERS: usize = 100_000;
+/// How often all of them are looked through for silent ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether all workers are to be looked through for silent ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sweep {
+    /// If that has not been done for a while.
+    WhenDue,
+    /// In any case.
+    Now,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -22,6 +33,13 @@ struct Entry {
     draining: bool,
     /// The token that it registered with, where calls need one.
     token: Option<TokenId>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    entries: BTreeMap<WorkerId, Entry>,
+    /// When those that are silent for too long were last forgotten.
+    swept: Option<Timestamp>,
 }
 
 /// Why a worker is not taken as one.
@@ -54,7 +72,7 @@ pub enum WorkerError {
 /// The workers that are connected now.
 #[derive(Debug)]
 pub struct Workers {
-    entries: Mutex<BTreeMap<WorkerId, Entry>>,
+    known: Mutex<Known>,
     /// How long a silent worker is remembered.
     patience: Duration,
 }
@@ -62,14 +80,31 @@ pub struct Workers {
 impl Workers {
     /// No workers yet. A worker that is silent for `patience` is forgotten.
     pub fn new(patience: Duration) -> Self {
-        Self { entries: Mutex::default(), patience }
+        Self { known: Mutex::default(), patience }
     }
 
-    fn entries(&self, now: Timestamp) -> MutexGuard<'_, BTreeMap<WorkerId, Entry>> {
+    /// What is known, without those that are silent for too long. Looking through all is for every so
+    /// often: thousands of workers are heard thousands of times a second.
+    fn known(&self, now: Timestamp, sweep: Sweep) -> MutexGuard<'_, Known> {
         // A panic while the lock was held leaves a map that is still whole.
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| now.since(entry.heard) < self.patience);
-        entries
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = known.swept.is_none_or(|swept| now.since(swept) >= SWEEP_EVERY);
+        if is_due || sweep == Sweep::Now {
+            known.entries.retain(|_, entry| now.since(entry.heard) < self.patience);
+            known.swept = Some(now);
+        }
+        known
+    }
+
+    /// One worker, if it is not silent for too long.
+    fn entry<'a>(
+        &self,
+        known: &'a mut Known,
+        id: WorkerId,
+        now: Timestamp,
+    ) -> Result<&'a mut Entry, WorkerError> {
+        let entry = known.entries.get_mut(&id).ok_or(WorkerError::Unknown)?;
+        if now.since(entry.heard) < self.patience { Ok(entry) } else { Err(WorkerError::Unknown) }
     }
 
     /// Makes a worker known; from now on only calls with the same token speak for it.
@@ -80,19 +115,19 @@ impl Workers {
         now: Timestamp,
     ) -> Result<(), WorkerError> {
         self.check(info.id, token)?;
-        let mut entries = self.entries(now);
-        if entries.len() >= MOST_WORKERS && !entries.contains_key(&info.id) {
+        let mut known = self.known(now, Sweep::WhenDue);
+        if known.entries.len() >= MOST_WORKERS && !known.entries.contains_key(&info.id) {
             return Err(WorkerError::TooMany);
         }
-        entries.insert(info.id, Entry { info, heard: now, busy: 0, draining: false, token });
+        known.entries.insert(info.id, Entry { info, heard: now, busy: 0, draining: false, token });
         Ok(())
     }
 
     /// Whether a call with this token may speak for a worker. One that is not known, or registered when
     /// no token was needed, is known by its id alone, which nobody else was told.
     pub fn check(&self, id: WorkerId, token: Option<TokenId>) -> Result<(), WorkerError> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match entries.get(&id) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.entries.get(&id) {
             Some(entry) if entry.token.is_some() && entry.token != token => {
                 Err(WorkerError::NotYours { name: entry.info.name.clone() })
             }
@@ -102,8 +137,8 @@ impl Workers {
 
     /// Notes a heartbeat: how many slots are busy, and whether the worker takes new work.
     pub fn heard(&self, id: WorkerId, busy: u32, draining: bool, now: Timestamp) -> Result<(), WorkerError> {
-        let mut entries = self.entries(now);
-        let entry = entries.get_mut(&id).ok_or(WorkerError::Unknown)?;
+        let mut known = self.known(now, Sweep::WhenDue);
+        let entry = self.entry(&mut known, id, now)?;
         entry.heard = now;
         entry.busy = busy;
         entry.draining = draining;
@@ -112,8 +147,8 @@ impl Workers {
 
     /// The holder that a worker's slot is.
     pub fn holder(&self, id: WorkerId, slot: SlotNumber, now: Timestamp) -> Result<Holder, WorkerError> {
-        let mut entries = self.entries(now);
-        let entry = entries.get_mut(&id).ok_or(WorkerError::Unknown)?;
+        let mut known = self.known(now, Sweep::WhenDue);
+        let entry = self.entry(&mut known, id, now)?;
         entry.heard = now;
         let name = entry.info.name.clone();
         if slot.get() >= entry.info.slots {
@@ -125,7 +160,8 @@ impl Workers {
     /// The workers that are connected, by name.
     pub fn rows(&self, now: Timestamp) -> Vec<WorkerRow> {
         let mut rows: Vec<WorkerRow> = self
-            .entries(now)
+            .known(now, Sweep::Now)
+            .entries
             .values()
             .map(|entry| WorkerRow {
                 name: entry.info.name.clone(),
@@ -144,8 +180,8 @@ impl Workers {
 
     /// How many workers are connected, and how many slots they have together.
     pub fn totals(&self, now: Timestamp) -> (u32, u32) {
-        let entries = self.entries(now);
-        let slots = entries.values().map(|entry| entry.info.slots).fold(0, u32::saturating_add);
-        (u32::try_from(entries.len()).unwrap_or(u32::MAX), slots)
+        let known = self.known(now, Sweep::Now);
+        let slots = known.entries.values().map(|entry| entry.info.slots).fold(0, u32::saturating_add);
+        (u32::try_from(known.entries.len()).unwrap_or(u32::MAX), slots)
     }
 }

@@ -1,11 +1,13 @@
 //! All searches and workers of one coordinator: what the services call.
 
 mod checkpoint;
+mod collect;
 mod error;
+mod open;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use fittingroom_common::event::{Created, Event, Fact};
@@ -18,7 +20,7 @@ use fittingroom_common::view::{LeaderboardView, Progress};
 use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use error::ClusterError;
 
@@ -33,6 +35,9 @@ use crate::workers::Workers;
 
 /// How long a slot waits for one search's answer before it asks the next.
 const SEARCH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The most running trials of one view.
+const MOST_RUNNING_ROWS: usize = 1000;
 
 /// How a coordinator keeps its leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +77,14 @@ pub struct Cluster {
     workers: Workers,
     artifacts: ArtifactStore,
     datasets: Datasets,
+    /// Shared by those who are about to name a model, held alone by whoever removes some.
+    naming: tokio::sync::RwLock<()>,
+    /// The searches whose models will be looked through.
+    due_for_collection: Mutex<BTreeSet<SearchId>>,
 }
 
 impl Cluster {
-    /// Replays every search of the log and starts its runner.
+    /// Loads every search of the log that goes on, and starts the runners of all.
     pub async fn open(
         log: Arc<dyn EventLog>,
         artifacts: ArtifactStore,
@@ -88,16 +97,11 @@ impl Cluster {
         let datasets = Datasets::new(Arc::clone(&log), artifacts.clone(), dataset_folders);
         let checkpoints = Arc::new(Checkpoints::new(artifacts.clone()));
         let surroundings = Surroundings { log, clock, checkpoints, lease: leases.length, work, shutdown };
-        let (mut replayed, mut kept) = (Vec::new(), Vec::new());
+        let (mut stored, mut kept) = (Vec::new(), Vec::new());
         for listed in surroundings.log.searches().await? {
-            let events = surroundings.log.events(listed.id).await?;
-            let count = events.len();
-            let search = Search::replay(listed.id, events, leases.length);
-            let mut search = search.ok_or(ClusterError::Damaged { name: listed.name.clone() })?;
-            search.grant_grace(surroundings.clock.now());
-            info!(search = %listed.name, state = %search.state(), events = count, "search replayed");
-            kept.extend(search.checkpoints().map(|(trial, hash)| (listed.id, trial, hash)));
-            replayed.push(search);
+            let opened = open::search(listed, &surroundings).await?;
+            kept.extend(opened.checkpoints());
+            stored.push(opened);
         }
         let checkpoints = &surroundings.checkpoints;
         if let Err(error) = checkpoints.sweep(kept).await {
@@ -105,11 +109,20 @@ impl Cluster {
         }
         tokio::spawn(Arc::clone(checkpoints).delete_useless(surroundings.shutdown.clone()));
         let mut searches = Searches::default();
-        for search in replayed {
-            searches.insert(runner::start(search, surroundings.clone()));
+        for opened in stored {
+            searches.insert(opened.start(surroundings.clone()));
         }
         let workers = Workers::new(leases.length);
-        Ok(Self { surroundings, leases, searches: RwLock::new(searches), workers, artifacts, datasets })
+        Ok(Self {
+            surroundings,
+            leases,
+            searches: RwLock::new(searches),
+            workers,
+            artifacts,
+            datasets,
+            naming: tokio::sync::RwLock::default(),
+            due_for_collection: Mutex::default(),
+        })
     }
 
     /// How leases are kept.
@@ -151,6 +164,20 @@ impl Cluster {
     pub fn searches(&self) -> Vec<SearchHandle> {
         let searches = self.searches.read().unwrap_or_else(PoisonError::into_inner);
         searches.by_id.values().cloned().collect()
+    }
+
+    /// Every search that goes on, the one with the fewest attempts out on workers first.
+    fn open_searches(&self) -> Vec<SearchHandle> {
+        let mut open = Vec::new();
+        for search in self.searches.read().unwrap_or_else(PoisonError::into_inner).by_id.values() {
+            let pulse = search.pulse_now();
+            if !pulse.state.has_ended() {
+                open.push((pulse.leases, search.clone()));
+            }
+        }
+        // Stable: of equals, the one launched first.
+        open.sort_by_key(|(leases, _)| *leases);
+        open.into_iter().map(|(_, search)| search).collect()
     }
 
     /// The search of this name.
@@ -227,10 +254,7 @@ impl Cluster {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             work.mark_unchanged();
-            let mut open: Vec<SearchHandle> = self.searches();
-            open.retain(|search| !search.pulse().borrow().state.has_ended());
-            open.sort_by_cached_key(|search| (search.pulse().borrow().leases, search.id()));
-            if let Some(assignment) = self.offer(&open, &holder).await? {
+            if let Some(assignment) = self.offer(&self.open_searches(), &holder).await? {
                 return Ok(Some(assignment));
             }
             tokio::select! {
@@ -249,15 +273,19 @@ impl Cluster {
         holder: &Holder,
     ) -> Result<Option<Assignment>, ClusterError> {
         let (worker, slot) = (holder.worker, holder.slot);
-        // A slot that asks for work holds none, whatever a search may think: the answer was lost.
-        for search in open.iter().filter(|search| search.pulse().borrow().leases > 0) {
+        let has_work = |search: &&SearchHandle| search.pulse_now().has_work;
+        let asked_first = open.iter().find(has_work).map(SearchHandle::id);
+        // A slot that asks for work holds none, whatever a search may think: the answer was lost. The
+        // search that is asked for work first says so by itself, and is spared the question.
+        let others = open.iter().filter(|search| Some(search.id()) != asked_first);
+        for search in others.filter(|search| search.pulse_now().leases > 0) {
             let held = search.query(move |search| search.assignment(worker, slot));
             if let Ok(Ok(Some(assignment))) = tokio::time::timeout(SEARCH_PATIENCE, held).await {
                 return Ok(Some(assignment));
             }
         }
         let mut refusal = None;
-        for search in open.iter().filter(|search| search.pulse().borrow().has_work) {
+        for search in open.iter().filter(|search| Some(search.id()) == asked_first || has_work(search)) {
             let command = Command::Lease { holder: holder.clone() };
             let leased = search.command(command, move |it| it.assignment(worker, slot));
             match tokio::time::timeout(SEARCH_PATIENCE, leased).await {
@@ -307,8 +335,8 @@ impl Cluster {
 
     /// Takes back what a draining worker was given and does not hold: the answer to its lease was lost.
     async fn release_lost(&self, worker: WorkerId, held: &[Held]) -> Result<(), ClusterError> {
-        for search in self.searches() {
-            if search.pulse().borrow().leases == 0 {
+        for search in self.open_searches() {
+            if search.pulse_now().leases == 0 {
                 continue;
             }
             for attempt in search.query(move |search| search.held_by(worker)).await? {
@@ -341,19 +369,24 @@ impl Cluster {
 
     /// Ends an attempt. A model must have been uploaded before.
     pub async fn complete(
-        &self,
+        self: &Arc<Self>,
         search: SearchId,
         attempt: Attempt,
         worker: WorkerId,
         outcome: Outcome,
     ) -> Result<(), ClusterError> {
-        if let Outcome::Trained { model: Some(hash) } = outcome
-            && !self.artifacts.contains(hash).await?
-        {
+        let search = self.find_id(search)?;
+        let Outcome::Trained { model: Some(hash) } = outcome else {
+            return Ok(search.command(Command::Complete { attempt, worker, outcome }, |_| ()).await?);
+        };
+        let naming = self.naming.read().await;
+        if !self.artifacts.contains(hash).await? {
             return Err(ClusterError::NoSuchModel { hash });
         }
-        let command = Command::Complete { attempt, worker, outcome };
-        Ok(self.find_id(search)?.command(command, |_| ()).await?)
+        search.command(Command::Complete { attempt, worker, outcome }, |_| ()).await?;
+        drop(naming);
+        self.collect_later(search);
+        Ok(())
     }
 
     /// The top of a search's leaderboard now.
@@ -363,7 +396,7 @@ impl Cluster {
             .query(move |search| LeaderboardView {
                 search: search.summary(),
                 ranked: search.ranked().take(top).collect(),
-                running: search.running_rows(),
+                running: search.running_rows(MOST_RUNNING_ROWS),
                 workers,
                 slots,
             })

@@ -3,6 +3,7 @@
 //! An append carries the version that its search is expected to have. Whoever is behind fails: the
 //! version is the fence. An append is answered when it is durable, never before.
 
+mod snapshots;
 mod sqlite;
 
 use std::path::PathBuf;
@@ -11,9 +12,12 @@ use fittingroom_common::convert::DecodeError;
 use fittingroom_common::dataset::Manifest;
 use fittingroom_common::event::Event;
 use fittingroom_common::id::{Name, SearchId, TrialId};
+use fittingroom_common::proto as pb;
 use futures_util::future::BoxFuture;
 
 pub use sqlite::SqliteLog;
+
+use crate::search::Snapshot;
 
 /// Events to append to a search.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct Append {
     pub expected_version: u64,
     /// The events, in order.
     pub events: Vec<Event>,
+    /// What to keep beside them, in the same transaction: the search as these events leave it.
+    pub snapshot: Option<Box<Snapshot>>,
 }
 
 /// A search as the log lists it.
@@ -48,6 +54,25 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Every event of a search, in order.
     fn events(&self, search: SearchId) -> BoxFuture<'_, Result<Vec<Event>, LogError>>;
+
+    /// Up to `most` events of a search, in order, from the one after the first `version`.
+    fn events_after(
+        &self,
+        search: SearchId,
+        version: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<Event>, LogError>>;
+
+    /// The newest snapshot of a search but its trials, if one was kept.
+    fn snapshot(&self, search: SearchId) -> BoxFuture<'_, Result<Option<pb::SearchSnapshot>, LogError>>;
+
+    /// Up to `most` trials of the newest snapshot of a search, in order, from this one.
+    fn snapshot_trials(
+        &self,
+        search: SearchId,
+        from: TrialId,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<pb::TrialSnapshot>, LogError>>;
 
     /// The events of one trial, in order.
     fn events_of_trial(
@@ -114,6 +139,14 @@ pub enum LogError {
         version: u64,
         /// What is wrong.
         source: DecodeError,
+    },
+    /// A snapshot is not what was kept.
+    #[error("the snapshot of search {search} is damaged at {place}")]
+    DamagedSnapshot {
+        /// The search.
+        search: SearchId,
+        /// Which part of it.
+        place: String,
     },
     /// A stored dataset cannot be read back.
     #[error("dataset {name:?} cannot be read back: {source}")]

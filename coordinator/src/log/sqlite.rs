@@ -21,7 +21,7 @@ use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::oneshot;
 
-use super::{Append, EventLog, Listed, LogError};
+use super::{Append, EventLog, Listed, LogError, snapshots};
 
 /// "FRlg": marks the file as ours.
 const APPLICATION_ID: i32 = 0x4652_6c67;
@@ -33,6 +33,10 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 const QUEUE: usize = 4096;
 /// The most requests of one transaction.
 const MOST_PER_COMMIT: usize = 1024;
+/// The write-ahead log is brought into the database after this many pages (of 4 KiB)…
+const CHECKPOINT_PAGES: i32 = 4096;
+/// … and its file cut to this many bytes, should a long reader have let it grow.
+const MOST_WAL_BYTES: i64 = 64 << 20;
 
 const TABLES: &str = "
     CREATE TABLE searches (
@@ -79,6 +83,8 @@ impl SqliteLog {
         let mut connection = connect(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", MOST_WAL_BYTES)?;
         prepare(&mut connection, path)?;
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
@@ -159,6 +165,34 @@ impl EventLog for SqliteLog {
         .boxed()
     }
 
+    fn events_after(
+        &self,
+        search: SearchId,
+        version: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<Event>, LogError>> {
+        self.read(move |connection| {
+            let mut rows = connection.prepare_cached(
+                "SELECT version, payload FROM events WHERE search = ?1 AND version > ?2 ORDER BY version LIMIT ?3",
+            )?;
+            decoded(search, rows.query(params![stored(search.get()), stored(version), stored(most as u64)])?)
+        })
+        .boxed()
+    }
+
+    fn snapshot(&self, search: SearchId) -> BoxFuture<'_, Result<Option<pb::SearchSnapshot>, LogError>> {
+        self.read(move |connection| snapshots::head(connection, search)).boxed()
+    }
+
+    fn snapshot_trials(
+        &self,
+        search: SearchId,
+        from: TrialId,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<pb::TrialSnapshot>, LogError>> {
+        self.read(move |connection| snapshots::trials(connection, search, from, most)).boxed()
+    }
+
     fn events_of_trial(
         &self,
         search: SearchId,
@@ -195,7 +229,7 @@ impl EventLog for SqliteLog {
 }
 
 /// A number as SQLite keeps it. It has no unsigned ones; the largest of ours come back as they went.
-const fn stored(number: u64) -> i64 {
+pub(super) const fn stored(number: u64) -> i64 {
     number.cast_signed()
 }
 
@@ -221,12 +255,15 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), LogError> {
             }
             let transaction = connection.transaction()?;
             transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(snapshots::TABLES)?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
             transaction.pragma_update(None, "user_version", LAYOUT)?;
             transaction.commit()?;
             Ok(())
         }
-        (APPLICATION_ID, LAYOUT) => Ok(()),
+        // A log from before there were snapshots gets their tables. To a version that knows of none
+        // they mean nothing, and the log stays one that it reads.
+        (APPLICATION_ID, LAYOUT) => Ok(connection.execute_batch(snapshots::TABLES)?),
         (APPLICATION_ID, other) => Err(foreign(format!("its layout is {other}, this version's is {LAYOUT}"))),
         (other, _) => Err(foreign(format!("it is marked as another program's ({other:#x})"))),
     }
@@ -341,12 +378,13 @@ fn create(transaction: &Connection, name: &Name, first: &Event) -> Result<Search
         .prepare_cached("INSERT INTO searches (name, version) VALUES (?1, 0)")?
         .execute(params![name.as_str()])?;
     let search = SearchId::new(transaction.last_insert_rowid().cast_unsigned());
-    append_events(transaction, &Append { search, expected_version: 0, events: vec![first.clone()] })?;
+    let append = Append { search, expected_version: 0, events: vec![first.clone()], snapshot: None };
+    append_events(transaction, &append)?;
     Ok(search)
 }
 
 fn append_events(transaction: &Connection, append: &Append) -> Result<(), LogError> {
-    let Append { search, expected_version, events } = append;
+    let Append { search, expected_version, events, snapshot } = append;
     let moved = transaction
         .prepare_cached("UPDATE searches SET version = ?3 WHERE id = ?1 AND version = ?2")?
         .execute(params![
@@ -368,7 +406,7 @@ fn append_events(transaction: &Connection, append: &Append) -> Result<(), LogErr
             pb::Event::from(event).encode_to_vec()
         ])?;
     }
-    Ok(())
+    snapshot.iter().try_for_each(|snapshot| snapshots::keep(transaction, *search, snapshot))
 }
 
 fn put_dataset(transaction: &Connection, manifest: &Manifest) -> Result<(), LogError> {
@@ -398,7 +436,9 @@ mod tests {
         let path = folder.path().join("log.sqlite");
         let log = SqliteLog::open(&path).expect("opens");
         let search = log.create(name("a"), paused()).await.expect("creates");
-        log.append(Append { search, expected_version: 1, events: vec![paused(); 3] }).await.expect("appends");
+        log.append(Append { search, expected_version: 1, events: vec![paused(); 3], snapshot: None })
+            .await
+            .expect("appends");
         drop(log);
         let log = SqliteLog::open(&path).expect("reopens");
         assert_eq!(log.events(search).await.expect("reads"), vec![paused(); 4]);
@@ -410,8 +450,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let log = SqliteLog::open(&folder.path().join("log.sqlite")).expect("opens");
         let search = log.create(name("a"), paused()).await.expect("creates");
-        let append =
-            |expected_version| log.append(Append { search, expected_version, events: vec![paused()] });
+        let append = |expected_version| {
+            log.append(Append { search, expected_version, events: vec![paused()], snapshot: None })
+        };
         let (first, second) = tokio::join!(append(1), append(1));
         assert!(first.is_ok());
         assert!(matches!(second, Err(LogError::Conflict { expected: 1, .. })), "{second:?}");

@@ -2,23 +2,30 @@
 //!
 //! It takes what has gathered in its mailbox, lets the search decide all of it, makes the events
 //! durable in one append, and only then answers anybody. If the append fails, nobody is told that
-//! anything happened: the search is thrown away and replayed from the log.
+//! anything happened: the search is thrown away and loaded from the log again. Every so many events a
+//! snapshot goes with an append. A search that has ended and that nobody asks for rests: its state is
+//! dropped, and loaded when somebody asks.
+
+mod owner;
+pub mod restore;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fittingroom_common::event::Event;
-use fittingroom_common::id::{Attempt, Name, SearchId, WorkerId};
+use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId, WorkerId};
 use fittingroom_common::time::Timestamp;
-use fittingroom_common::view::{Progress, SearchState};
+use fittingroom_common::view::{Progress, SearchState, SearchSummary};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
 use crate::log::{Append, EventLog, LogError};
-use crate::search::{Command, Rejection, Search};
+use crate::search::{Command, Glance, Rejection, Search, Snapshot};
+use owner::{Mind, Owner};
 
 /// The most envelopes that wait in a mailbox. More make their senders wait.
 const MAILBOX: usize = 4096;
@@ -26,6 +33,10 @@ const MAILBOX: usize = 4096;
 const MOST_PER_APPEND: usize = 512;
 /// How often leases and budgets are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// After how many events a snapshot is taken: the most that a restart reads, and the most trials of one part of it.
+const SNAPSHOT_EVERY: usize = 16_384;
+/// How long a search that has ended stays in memory after it was asked for.
+const REST_AFTER: Duration = Duration::from_secs(300);
 /// How long to wait before a log that failed is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -38,8 +49,8 @@ pub enum Refusal {
     /// What was decided could not be made durable, so it has not happened.
     #[error(transparent)]
     NotDurable(#[from] Arc<LogError>),
-    /// The coordinator is stopping.
-    #[error("the coordinator is stopping")]
+    /// The coordinator is stopping, or a resting search cannot be loaded.
+    #[error("the coordinator is stopping, or cannot read the search: its log says which")]
     Stopping,
 }
 
@@ -61,9 +72,18 @@ type Deliver = Box<dyn FnOnce(&Search, Result<(), Refusal>) -> Delivery + Send>;
 type Delivery = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 enum Envelope {
-    Command { command: Command, deliver: Deliver },
-    Renew { worker: WorkerId, held: Vec<(Attempt, Option<Progress>)>, answer: oneshot::Sender<Vec<bool>> },
+    Command {
+        command: Command,
+        deliver: Deliver,
+    },
+    Renew {
+        worker: WorkerId,
+        held: Vec<(Attempt, Option<Progress>)>,
+        answer: oneshot::Sender<Vec<bool>>,
+    },
     Query(Box<dyn FnOnce(&Search) + Send>),
+    /// The one question that a resting search answers.
+    Glance(oneshot::Sender<Glance>),
 }
 
 /// Speaks to the task that owns a search.
@@ -89,6 +109,11 @@ impl SearchHandle {
     /// What the search shows without being asked.
     pub fn pulse(&self) -> watch::Receiver<Pulse> {
         self.pulse.clone()
+    }
+
+    /// What the search shows at this moment.
+    pub fn pulse_now(&self) -> Pulse {
+        *self.pulse.borrow()
     }
 
     /// Gives a command, and answers what `look` sees right after it, once that is durable.
@@ -117,6 +142,22 @@ impl SearchHandle {
         let (answer, answered) = oneshot::channel();
         let envelope = Envelope::Renew { worker, held, answer };
         self.mailbox.send(envelope).await.map_err(|_| Refusal::Stopping)?;
+        answered.await.map_err(|_| Refusal::Stopping)
+    }
+
+    /// The search at a glance.
+    pub async fn summary(&self) -> Result<SearchSummary, Refusal> {
+        Ok(self.glance().await?.summary)
+    }
+
+    /// The best trial's model.
+    pub async fn best_model(&self) -> Result<Option<ArtifactHash>, Refusal> {
+        Ok(self.glance().await?.best_model)
+    }
+
+    async fn glance(&self) -> Result<Glance, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.mailbox.send(Envelope::Glance(answer)).await.map_err(|_| Refusal::Stopping)?;
         answered.await.map_err(|_| Refusal::Stopping)
     }
 
@@ -150,41 +191,69 @@ pub struct Surroundings {
     pub shutdown: CancellationToken,
 }
 
-struct Runner {
+struct Runner<'a> {
     search: Search,
-    surroundings: Surroundings,
-    pulse: watch::Sender<Pulse>,
+    surroundings: &'a Surroundings,
+    pulse: &'a watch::Sender<Pulse>,
     /// When the mailbox was last looked into.
     looked: Timestamp,
 }
 
 /// Starts the task that owns this search.
 pub fn start(search: Search, surroundings: Surroundings) -> SearchHandle {
+    let (id, name, pulse) = (search.id(), search.created().name.clone(), pulse_of(&search, 0));
+    spawn(id, name, pulse, Mind::Awake(Box::new(search)), surroundings, REST_AFTER)
+}
+
+/// Starts the task that owns a search that has ended, without loading it before somebody asks.
+pub fn start_resting(id: SearchId, glance: Glance, surroundings: Surroundings) -> SearchHandle {
+    let pulse = Pulse { state: glance.summary.state, leases: 0, has_work: false, changes: 0 };
+    spawn(id, glance.summary.name.clone(), pulse, Mind::Resting(Box::new(glance)), surroundings, REST_AFTER)
+}
+
+fn spawn(
+    id: SearchId,
+    name: Name,
+    pulse: Pulse,
+    mind: Mind,
+    surroundings: Surroundings,
+    rest_after: Duration,
+) -> SearchHandle {
     let (mailbox, envelopes) = mpsc::channel(MAILBOX);
-    let (pulse, seen) = watch::channel(pulse_of(&search, 0));
-    let handle = SearchHandle { id: search.id(), name: search.created().name.clone(), mailbox, pulse: seen };
-    let looked = surroundings.clock.now();
-    let runner = Runner { search, surroundings, pulse, looked };
-    tokio::spawn(runner.run(envelopes));
-    handle
+    let (pulse, seen) = watch::channel(pulse);
+    let owner = Owner { id, surroundings, pulse, envelopes, rest_after };
+    tokio::spawn(owner.own(mind));
+    SearchHandle { id, name, mailbox, pulse: seen }
 }
 
 fn pulse_of(search: &Search, changes: u64) -> Pulse {
     Pulse { state: search.state(), leases: search.leases(), has_work: search.has_work(), changes }
 }
 
-impl Runner {
-    async fn run(mut self, mut envelopes: mpsc::Receiver<Envelope>) {
+impl Runner<'_> {
+    /// Runs the search, until the coordinator stops, or until the search has ended and nobody has asked
+    /// for it for a while: then the answer is what it shows while it rests.
+    async fn run(
+        &mut self,
+        envelopes: &mut mpsc::Receiver<Envelope>,
+        rest_after: Duration,
+    ) -> Option<Glance> {
         self.surroundings.work.send_modify(|count| *count += 1);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         let shutdown = self.surroundings.shutdown.clone();
+        let mut rest_at = Instant::now() + rest_after;
         loop {
+            let is_settled = self.search.state().has_ended() && self.search.events_since_snapshot() == 0;
             tokio::select! {
-                () = shutdown.cancelled() => break,
-                _ = tick.tick(), if !self.search.state().has_ended() => batch.push(silent_tick()),
-                count = envelopes.recv_many(&mut batch, MOST_PER_APPEND) => if count == 0 { break },
+                () = shutdown.cancelled() => return None,
+                _ = tick.tick(), if !is_settled => batch.push(silent_tick()),
+                count = envelopes.recv_many(&mut batch, MOST_PER_APPEND) => if count == 0 { return None },
+                () = tokio::time::sleep_until(rest_at), if is_settled => return Some(self.search.glance()),
+            }
+            if batch.iter().any(|envelope| !matches!(envelope, Envelope::Glance(_))) {
+                rest_at = Instant::now() + rest_after;
             }
             self.take(std::mem::take(&mut batch)).await;
         }
@@ -214,6 +283,10 @@ impl Runner {
                 // What a heartbeat or a query is answered must be durable: after the append.
                 Envelope::Renew { worker, held, answer } => renewals.push((worker, held, answer)),
                 Envelope::Query(query) => queries.push(query),
+                // Whoever asked may have gone.
+                Envelope::Glance(answer) => {
+                    queries.push(Box::new(move |search| drop(answer.send(search.glance()))));
+                }
             }
         }
         let changed = !renewals.is_empty() || !events.is_empty();
@@ -243,15 +316,24 @@ impl Runner {
         }
     }
 
-    async fn append(&self, expected_version: u64, events: Vec<Event>) -> Result<(), Arc<LogError>> {
-        if events.is_empty() {
+    /// A snapshot, if enough has happened since the last one, or the search has ended.
+    fn due_snapshot(&mut self) -> Option<Box<Snapshot>> {
+        let since = self.search.events_since_snapshot();
+        let is_due = since >= SNAPSHOT_EVERY as u64 || (since > 0 && self.search.state().has_ended());
+        is_due.then(|| Box::new(self.search.take_snapshot(SNAPSHOT_EVERY)))
+    }
+
+    async fn append(&mut self, expected_version: u64, events: Vec<Event>) -> Result<(), Arc<LogError>> {
+        let snapshot = self.due_snapshot();
+        if events.is_empty() && snapshot.is_none() {
             return Ok(());
         }
         let (search, name) = (self.search.id(), &self.search.created().name);
         for event in &events {
             crate::chronicle::tell(name, event);
         }
-        self.surroundings.log.append(Append { search, expected_version, events }).await.map_err(|error| {
+        let append = Append { search, expected_version, events, snapshot };
+        self.surroundings.log.append(append).await.map_err(|error| {
             error!(%search, %error, "events are not durable, so they did not happen");
             Arc::new(error)
         })
@@ -261,17 +343,12 @@ impl Runner {
     async fn reload(&mut self) {
         let id = self.search.id();
         loop {
-            match self
-                .surroundings
-                .log
-                .events(id)
-                .await
-                .map(|events| Search::replay(id, events, self.surroundings.lease))
-            {
-                Ok(Some(mut search)) => {
+            let Surroundings { log, lease, .. } = self.surroundings;
+            match restore::load(log.as_ref(), id, *lease).await {
+                Ok(Some(restore::Loaded { mut search, .. })) => {
                     search.grant_grace(self.surroundings.clock.now());
                     self.search = search;
-                    info!(search = %id, "replayed from the log");
+                    info!(search = %id, "loaded from the log again");
                     return;
                 }
                 Ok(None) => warn!(search = %id, "the log has no such search"),

@@ -1,12 +1,13 @@
 //! A runner with a log that fails and a clock that jumps.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use fittingroom_common::dataset::{Manifest, Shape};
 use fittingroom_common::event::{Created, Fact};
 use fittingroom_common::hyperparameter::Hyperparameters;
 use fittingroom_common::id::{ArtifactHash, AttemptNumber, SlotNumber, TrialId};
+use fittingroom_common::proto as pb;
 use fittingroom_common::space::SearchSpec;
 use fittingroom_common::work::Holder;
 use futures_util::FutureExt;
@@ -25,6 +26,8 @@ const FIRST: Attempt = Attempt { trial: TrialId::new(0), number: AttemptNumber::
 struct FragileLog {
     events: Mutex<Vec<Event>>,
     is_full: AtomicBool,
+    /// How often it was read from the beginning.
+    loads: AtomicUsize,
 }
 
 impl EventLog for FragileLog {
@@ -51,6 +54,31 @@ impl EventLog for FragileLog {
 
     fn events(&self, _: SearchId) -> BoxFuture<'_, Result<Vec<Event>, LogError>> {
         async { Ok(self.events.lock().expect("not poisoned").clone()) }.boxed()
+    }
+
+    fn events_after(
+        &self,
+        _: SearchId,
+        version: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Vec<Event>, LogError>> {
+        self.loads.fetch_add(usize::from(version == 0), Ordering::Relaxed);
+        let events = self.events.lock().expect("not poisoned");
+        let after = events.iter().skip(version as usize).take(most).cloned().collect();
+        async { Ok(after) }.boxed()
+    }
+
+    fn snapshot(&self, _: SearchId) -> BoxFuture<'_, Result<Option<pb::SearchSnapshot>, LogError>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn snapshot_trials(
+        &self,
+        _: SearchId,
+        _: TrialId,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<pb::TrialSnapshot>, LogError>> {
+        async { Ok(Vec::new()) }.boxed()
     }
 
     fn events_of_trial(&self, search: SearchId, _: TrialId) -> BoxFuture<'_, Result<Vec<Event>, LogError>> {
@@ -85,6 +113,7 @@ impl Clock for HandClock {
 struct Bench {
     log: Arc<FragileLog>,
     clock: Arc<HandClock>,
+    surroundings: Surroundings,
     search: SearchHandle,
 }
 
@@ -111,7 +140,7 @@ fn bench() -> Bench {
         shutdown: CancellationToken::new(),
     };
     let search = Search::new(SearchId::new(1), created, clock.now(), LEASE);
-    Bench { log, clock, search: start(search, surroundings) }
+    Bench { log, clock, search: start(search, surroundings.clone()), surroundings }
 }
 
 impl Bench {
@@ -173,4 +202,29 @@ async fn a_coordinator_that_was_stopped_itself_blames_no_worker() {
         bench.tick().await;
     }
     assert_eq!(bench.running().await, 0, "but a worker that stays silent is lost");
+}
+
+#[tokio::test]
+async fn a_search_that_has_ended_rests_until_it_is_asked_for() {
+    let bench = bench();
+    bench.search.command(Command::Cancel, |_| ()).await.expect("durable");
+    let summary = bench.search.summary().await.expect("answers");
+    let loads = || bench.log.loads.load(Ordering::Relaxed);
+
+    let (id, name, pulse) = (SearchId::new(1), summary.name.clone(), bench.search.pulse_now());
+    let mind = Mind::Resting(Box::new(Glance { summary: summary.clone(), best_model: None }));
+    let resting = spawn(id, name, pulse, mind, bench.surroundings.clone(), Duration::from_millis(50));
+    assert_eq!(resting.summary().await.expect("answers"), summary);
+    assert_eq!(
+        (loads(), resting.pulse_now().state),
+        (0, SearchState::Cancelled),
+        "nothing was read for that"
+    );
+    for times in 1..=2 {
+        assert_eq!(resting.query(Search::state).await.expect("answers"), SearchState::Cancelled);
+        assert_eq!(resting.query(Search::version).await.expect("answers"), 2);
+        assert_eq!(loads(), times, "loaded when asked, and once for both");
+        // Two ticks and more: one takes the snapshot, then the search may rest.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
 }

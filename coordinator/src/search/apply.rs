@@ -1,7 +1,7 @@
 //! How a fact becomes part of the state. It cannot fail: a fact has happened.
 
 use fittingroom_common::event::{Event, Fact};
-use fittingroom_common::id::{Attempt, TrialId, WorkerId};
+use fittingroom_common::id::{Attempt, Name, TrialId, WorkerId};
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::{Failure, FailureReason};
 use fittingroom_common::view::Progress;
@@ -20,6 +20,7 @@ impl Search {
             // The first event made this search; see `new`.
             Fact::SearchCreated(_) => {}
             Fact::TrialPlanned { trial, replicate, hyperparameters, seeds } => {
+                self.touched.insert(*trial);
                 self.trials.push(Trial {
                     replicate: *replicate,
                     hyperparameters: hyperparameters.clone(),
@@ -51,7 +52,9 @@ impl Search {
             }
             Fact::TrialCompleted { attempt, model } => {
                 let metric = self.created.spec.metric;
-                self.end_attempt(*attempt, Phase::Complete { attempt: attempt.number, model: *model }, at);
+                self.models.extend(model.map(|hash| (attempt.trial, hash)));
+                let model = model.map(Box::new);
+                self.end_attempt(*attempt, Phase::Complete { attempt: attempt.number, model }, at);
                 self.counts.complete += 1;
                 self.forget_checkpoints(attempt.trial);
                 let key = self
@@ -75,8 +78,8 @@ impl Search {
                     trial.newest = Some(attempt.number);
                 }
                 self.holders.insert((holder.worker, holder.slot), *attempt);
-                self.evaluation =
-                    Evaluation::Running { attempt: *attempt, lease: self.new_lease(holder, at), failures };
+                let lease = self.new_lease(holder, at);
+                self.evaluation = Evaluation::Running { attempt: *attempt, lease, failures };
             }
             Fact::EvaluationFailed { .. } => {
                 self.end_evaluation(Evaluation::Idle { failures: self.evaluation_failures() + 1 });
@@ -111,19 +114,29 @@ impl Search {
         }
     }
 
-    fn new_lease(&self, holder: &Holder, at: Timestamp) -> Lease {
-        Lease { holder: holder.clone(), started: at, expires: at.after(self.lease), progress: None }
+    pub(super) fn new_lease(&mut self, holder: &Holder, at: Timestamp) -> Lease {
+        let holder = Holder { name: self.shared(&holder.name), ..holder.clone() };
+        Lease { holder, started: at, expires: at.after(self.lease), progress: None }
+    }
+
+    /// A copy of a worker's name that shares its text with all other copies in this search.
+    pub(super) fn shared(&mut self, name: &Name) -> Name {
+        if let Some(known) = self.worker_names.get(name) {
+            return known.clone();
+        }
+        self.worker_names.insert(name.clone());
+        name.clone()
     }
 
     fn start(&mut self, attempt: Attempt, holder: &Holder, at: Timestamp) {
-        let lease = self.new_lease(holder, at);
+        let lease = Box::new(self.new_lease(holder, at));
         let Some(trial) = self.trial_mut(attempt.trial) else {
             return;
         };
         trial.newest = Some(attempt.number);
         trial.tries += 1;
         trial.report = trial.resumption.as_mut().and_then(|it| it.begin());
-        trial.place = Some((holder.name.clone(), holder.slot));
+        trial.place = Some((lease.holder.name.clone(), holder.slot));
         trial.phase = Phase::Running(lease);
         self.waiting.remove(&attempt.trial);
         self.leased.insert(attempt.trial);
@@ -166,7 +179,7 @@ impl Search {
 
     fn fail_trial(&mut self, id: TrialId, failure: &Failure) {
         let Some(trial) = self.trial_mut(id) else { return };
-        trial.phase = Phase::Failed(failure.clone());
+        trial.phase = Phase::Failed(Box::new(failure.clone()));
         self.waiting.remove(&id);
         self.counts.waiting = self.counts.waiting.saturating_sub(1);
         self.counts.failed += 1;
@@ -251,8 +264,9 @@ impl Search {
         if let Evaluation::Running { lease, .. } = &mut self.evaluation {
             lease.expires = expires;
         }
-        for trial in &mut self.trials {
-            if let Some(lease) = trial.lease_mut() {
+        for id in &self.leased {
+            let index = usize::try_from(id.get()).unwrap_or(usize::MAX);
+            if let Some(lease) = self.trials.get_mut(index).and_then(Trial::lease_mut) {
                 lease.expires = expires;
             }
         }

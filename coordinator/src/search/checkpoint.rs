@@ -5,8 +5,10 @@
 //! it. The newest two are kept, so that there is one to fall back on; when the trial ends, all go.
 
 use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
+use fittingroom_common::convert::DecodeError;
 use fittingroom_common::event::Fact;
 use fittingroom_common::id::{ArtifactHash, Attempt, TrialId, WorkerId};
+use fittingroom_common::proto as pb;
 use fittingroom_common::trial::Report;
 
 use super::{Rejection, Search};
@@ -71,6 +73,33 @@ impl Resumption {
         self.beyond.retain(|report| report.epoch > epoch);
         self.kept.push(Kept { checkpoint, report });
         (self.kept.len() > KEPT_CHECKPOINTS).then(|| self.kept.remove(0).checkpoint.hash)
+    }
+}
+
+impl From<&Resumption> for pb::ResumptionSnapshot {
+    fn from(Resumption { kept, beyond }: &Resumption) -> Self {
+        let kept = kept.iter().map(|Kept { checkpoint, report }| pb::KeptCheckpoint {
+            checkpoint: Some((*checkpoint).into()),
+            report: report.map(Into::into),
+        });
+        Self { kept: kept.collect(), beyond: beyond.iter().map(|report| (*report).into()).collect() }
+    }
+}
+
+impl TryFrom<pb::ResumptionSnapshot> for Resumption {
+    type Error = DecodeError;
+
+    fn try_from(snapshot: pb::ResumptionSnapshot) -> Result<Self, DecodeError> {
+        let pb::ResumptionSnapshot { kept, beyond } = snapshot;
+        let kept = kept.into_iter().map(|pb::KeptCheckpoint { checkpoint, report }| {
+            let checkpoint = checkpoint.ok_or(DecodeError::Missing("checkpoint"))?.try_into()?;
+            Ok(Kept { checkpoint, report: report.map(Report::try_from).transpose()? })
+        });
+        let beyond = beyond.into_iter().map(Report::try_from);
+        Ok(Self {
+            kept: kept.collect::<Result<_, DecodeError>>()?,
+            beyond: beyond.collect::<Result<_, _>>()?,
+        })
     }
 }
 

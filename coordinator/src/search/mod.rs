@@ -18,15 +18,16 @@ mod apply;
 mod checkpoint;
 mod command;
 mod decide;
+mod snapshot;
 mod trial;
 mod view;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fittingroom_common::event::{Created, Event, Fact};
 use fittingroom_common::hyperparameter::Hyperparameters;
-use fittingroom_common::id::{Attempt, SearchId, SlotNumber, TrialId, WorkerId};
+use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId, SlotNumber, TrialId, WorkerId};
 use fittingroom_common::length::TrainingLength;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Score;
@@ -34,7 +35,9 @@ use fittingroom_common::view::{SearchState, TrialCounts};
 
 pub use checkpoint::{Discard, KEPT_CHECKPOINTS};
 pub use command::{Command, Rejection};
+pub use snapshot::{DamagedSnapshot, Glance, Restoration, Snapshot};
 use trial::{Evaluation, Trial};
+pub use view::{Later, Listed, Listing};
 
 use crate::leaderboard::Leaderboard;
 use crate::method::Plan;
@@ -58,16 +61,24 @@ pub struct Search {
     waiting: BTreeSet<TrialId>,
     leased: BTreeSet<TrialId>,
     /// Who holds what, evaluations included: so that a slot that asks twice gets the same answer.
-    holders: HashMap<(WorkerId, SlotNumber), Attempt>,
+    holders: BTreeMap<(WorkerId, SlotNumber), Attempt>,
     counts: TrialCounts,
     /// Failed trials that count against the limit: diverging is a result, not a fault.
     faults: u32,
     board: Leaderboard,
+    /// The models of complete trials, as far as they were kept.
+    models: BTreeMap<TrialId, ArtifactHash>,
     evaluation: Evaluation,
     attempt_time: Duration,
     attempts_ended: u64,
     /// In memory only: a restart looks for what is left.
     discards: Vec<Discard>,
+    /// Every worker's name in this search, once. In memory only.
+    worker_names: BTreeSet<Name>,
+    /// The trials that facts have changed since the last snapshot. In memory only.
+    touched: BTreeSet<TrialId>,
+    /// How many events the last snapshot is made of. In memory only.
+    snapshotted: u64,
 }
 
 /// Where the search stands, with what belongs to that alone.
@@ -96,14 +107,18 @@ impl Search {
             trials: Vec::new(),
             waiting: BTreeSet::new(),
             leased: BTreeSet::new(),
-            holders: HashMap::new(),
+            holders: BTreeMap::new(),
             counts: TrialCounts::default(),
             faults: 0,
             board: Leaderboard::default(),
+            models: BTreeMap::new(),
             evaluation: Evaluation::Idle { failures: 0 },
             attempt_time: Duration::ZERO,
             attempts_ended: 0,
             discards: Vec::new(),
+            worker_names: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            snapshotted: 0,
         }
     }
 
@@ -185,8 +200,11 @@ impl Search {
         self.trials.get(usize::try_from(id.get()).ok()?)
     }
 
+    /// A trial that a fact changes.
     fn trial_mut(&mut self, id: TrialId) -> Option<&mut Trial> {
-        self.trials.get_mut(usize::try_from(id.get()).ok()?)
+        let trial = self.trials.get_mut(usize::try_from(id.get()).ok()?)?;
+        self.touched.insert(id);
+        Some(trial)
     }
 
     /// Every hyperparameter of a trial: what the search names over what it leaves at its default.

@@ -1,6 +1,7 @@
 //! What a search promises, as a specification.
 
 mod checkpoints;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 

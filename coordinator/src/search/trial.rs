@@ -20,6 +20,7 @@ pub(super) struct Lease {
     pub(super) progress: Option<Progress>,
 }
 
+/// There may be millions of these, most of them complete: what few of them have is boxed.
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) replicate: u32,
@@ -43,9 +44,9 @@ pub(super) struct Trial {
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
     Waiting,
-    Running(Lease),
-    Complete { attempt: AttemptNumber, model: Option<ArtifactHash> },
-    Failed(Failure),
+    Running(Box<Lease>),
+    Complete { attempt: AttemptNumber, model: Option<Box<ArtifactHash>> },
+    Failed(Box<Failure>),
     Cancelled,
 }
 
@@ -60,14 +61,14 @@ impl Trial {
         }
     }
 
-    pub(super) const fn lease(&self) -> Option<&Lease> {
+    pub(super) fn lease(&self) -> Option<&Lease> {
         match &self.phase {
             Phase::Running(lease) => Some(lease),
             Phase::Waiting | Phase::Complete { .. } | Phase::Failed(_) | Phase::Cancelled => None,
         }
     }
 
-    pub(super) const fn lease_mut(&mut self) -> Option<&mut Lease> {
+    pub(super) fn lease_mut(&mut self) -> Option<&mut Lease> {
         match &mut self.phase {
             Phase::Running(lease) => Some(lease),
             Phase::Waiting | Phase::Complete { .. } | Phase::Failed(_) | Phase::Cancelled => None,

@@ -7,9 +7,9 @@ use fittingroom_common::id::{Name, TrialId};
 use fittingroom_common::operator::{Action, AddDataset, FetchStep, Launch};
 use fittingroom_common::proto as pb;
 use fittingroom_common::view::{EpochRow, TrialHistory, TrialRow, TrialState};
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use futures_util::{Stream, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -17,26 +17,29 @@ use super::status::{of_cluster, of_log, of_obtain, of_refusal, undecodable};
 use crate::cluster::Cluster;
 use crate::history;
 use crate::runner::SearchHandle;
-use crate::search::Command;
+use crate::search::{Command, Listed, Listing, Search};
 
 /// The most trials of one part of a streamed leaderboard.
 const ROWS_PER_PART: usize = 500;
 /// The most ranked trials of a watched view.
 const MAX_TOP: u32 = 1000;
 /// The shortest time between two pushes to one watcher.
-const PUSH_PAUSE: Duration = Duration::from_millis(200);
+const PUSH_PAUSE: Duration = Duration::from_millis(100);
+/// The most watchers at a time. Each costs a view of the leaderboard every [`PUSH_PAUSE`] while trials report.
+const MOST_WATCHERS: usize = 256;
 /// The most messages that wait for a slow reader before its stream waits for it.
 const STREAM_BUFFER: usize = 8;
 
 pub(super) struct Operator {
     cluster: Arc<Cluster>,
+    watchers: Arc<Semaphore>,
 }
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Operator {
-    pub(super) const fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster }
+    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
+        Self { cluster, watchers: Arc::new(Semaphore::new(MOST_WATCHERS)) }
     }
 
     fn find(&self, name: &str) -> Result<SearchHandle, Status> {
@@ -56,14 +59,6 @@ where
     let (answers, stream) = mpsc::channel(STREAM_BUFFER);
     tokio::spawn(fill(answers));
     ReceiverStream::new(stream).boxed()
-}
-
-fn parts(rows: Vec<TrialRow>) -> impl Stream<Item = pb::LeaderboardPart> {
-    let mut rows = rows.into_iter().map(pb::TrialRow::from).peekable();
-    futures_util::stream::iter(std::iter::from_fn(move || {
-        rows.peek()?;
-        Some(pb::LeaderboardPart { search: None, trials: rows.by_ref().take(ROWS_PER_PART).collect() })
-    }))
 }
 
 #[tonic::async_trait]
@@ -89,8 +84,7 @@ impl pb::operator_service_server::OperatorService for Operator {
     ) -> Result<Response<pb::ListSearchesResponse>, Status> {
         let mut searches = Vec::new();
         for search in self.cluster.searches() {
-            let summary =
-                search.query(|search| search.summary()).await.map_err(|error| of_refusal(&error))?;
+            let summary = search.summary().await.map_err(|error| of_refusal(&error))?;
             searches.push(summary.into());
         }
         Ok(Response::new(pb::ListSearchesResponse { searches }))
@@ -120,17 +114,10 @@ impl pb::operator_service_server::OperatorService for Operator {
         let request = request.into_inner();
         let top =
             if request.top == 0 { usize::MAX } else { usize::try_from(request.top).unwrap_or(usize::MAX) };
-        let (summary, rows) = self
-            .find(&request.name)?
-            .query(move |search| {
-                let rows: Vec<TrialRow> = search.ranked().chain(search.unranked()).take(top).collect();
-                (search.summary(), rows)
-            })
-            .await
-            .map_err(|error| of_refusal(&error))?;
-        let head = pb::LeaderboardPart { search: Some(summary.into()), trials: Vec::new() };
-        let all = futures_util::stream::iter([head]).chain(parts(rows)).map(Ok);
-        Ok(Response::new(all.boxed()))
+        let search = self.find(&request.name)?;
+        let listing = search.query(move |search| search.listing(top, ROWS_PER_PART)).await;
+        let listing = listing.map_err(|error| of_refusal(&error))?;
+        Ok(Response::new(streamed(|parts| leaderboard(search, listing, parts))))
     }
 
     async fn watch_leaderboard(
@@ -140,8 +127,16 @@ impl pb::operator_service_server::OperatorService for Operator {
         let request = request.into_inner();
         let top = request.top.clamp(1, MAX_TOP) as usize;
         let search = self.find(&request.name)?;
+        let Ok(place) = Arc::clone(&self.watchers).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(format!(
+                "{MOST_WATCHERS} leaderboards are watched already; ask for it without --follow, or later"
+            )));
+        };
         let cluster = Arc::clone(&self.cluster);
-        Ok(Response::new(streamed(|views| watch(cluster, search, top, views))))
+        Ok(Response::new(streamed(async move |views| {
+            watch(cluster, search, top, views).await;
+            drop(place);
+        })))
     }
 
     async fn get_trial(
@@ -224,6 +219,39 @@ impl pb::operator_service_server::OperatorService for Operator {
             AddDataset::try_from(request.into_inner()).map_err(|error| undecodable(&error))?;
         let manifest = self.cluster.datasets().add(name, files).await.map_err(|error| of_obtain(&error))?;
         Ok(Response::new(pb::AddDatasetResponse { dataset: Some((&manifest).into()) }))
+    }
+}
+
+/// Sends a leaderboard part by part. Rows are made as they are sent: a million of them are never there at once.
+async fn leaderboard(
+    search: SearchHandle,
+    listing: Listing,
+    parts: mpsc::Sender<Result<pb::LeaderboardPart, Status>>,
+) {
+    let Listing { summary, first, rest } = listing;
+    let part = |rows: Vec<TrialRow>| pb::LeaderboardPart {
+        search: None,
+        trials: rows.into_iter().map(pb::TrialRow::from).collect(),
+    };
+    let head = pb::LeaderboardPart { search: Some(summary.into()), ..part(first) };
+    if parts.send(Ok(head)).await.is_err() {
+        return;
+    }
+    let mut rest = rest.into_iter().peekable();
+    while rest.peek().is_some() {
+        let listed: Vec<Listed> = rest.by_ref().take(ROWS_PER_PART).collect();
+        let row = |search: &Search, listed| match listed {
+            Listed::Row(row) => Some(*row),
+            Listed::Later(later) => search.listed_row(later),
+        };
+        let rows = search
+            .query(move |search| listed.into_iter().filter_map(|it| row(search, it)).collect::<Vec<_>>())
+            .await;
+        let next = rows.map(part).map_err(|error| of_refusal(&error));
+        let has_failed = next.is_err();
+        if parts.send(next).await.is_err() || has_failed {
+            return;
+        }
     }
 }
 

@@ -61,7 +61,9 @@ pub(super) fn of_log(error: &LogError) -> Status {
         | LogError::Commit(_)
         | LogError::OldSqlite { .. }
         | LogError::Foreign { .. } => Status::unavailable(message),
-        LogError::Undecodable { .. } | LogError::UndecodableDataset { .. } => Status::data_loss(message),
+        LogError::Undecodable { .. }
+        | LogError::DamagedSnapshot { .. }
+        | LogError::UndecodableDataset { .. } => Status::data_loss(message),
     }
 }
 
