@@ -5,6 +5,8 @@
 //! all of them, and [`service`] speaks gRPC. [`cli`] is the program's other half: the operator's commands.
 
 pub mod artifacts;
+pub mod audit;
+pub mod check;
 mod chronicle;
 pub mod cli;
 pub mod clock;

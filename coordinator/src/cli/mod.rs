@@ -4,6 +4,7 @@
 //! is shown is made by pure functions. Nothing here knows how the coordinator keeps its searches.
 
 mod best;
+mod check;
 mod client;
 mod control;
 mod dataset;
@@ -90,6 +91,7 @@ enum Command {
     Best(best::BestArgs),
     Export(export::ExportArgs),
     Dataset(dataset::DatasetArgs),
+    Check(check::CheckArgs),
 }
 
 impl Cli {
@@ -131,6 +133,7 @@ impl Cli {
             Command::Cancel(args) => control::run(Action::Cancel, args, url, output).await,
             Command::Workers(args) => workers::run(args, url, output).await,
             Command::Dataset(args) => dataset::run(args, url, output).await,
+            Command::Check(args) => check::run(args, output).await,
         }
     }
 }
@@ -177,6 +180,7 @@ mod tests {
             "fittingroom dataset fetch fashion-mnist",
             "fittingroom dataset fetch digits --from d",
             "fittingroom dataset list --json",
+            "fittingroom check --data d --json",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -200,6 +204,7 @@ mod tests {
             "fittingroom best n",
             "fittingroom export n --out f",
             "fittingroom export n --format xml --out f",
+            "fittingroom check",
             "fittingroom serve",
             "fittingroom serve --data d --listen nowhere",
             "fittingroom serve --data d --lease-seconds 0",

@@ -4,6 +4,7 @@
 //! version is the fence. An append is answered when it is durable, never before.
 
 mod sqlite;
+mod stored;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use fittingroom_common::id::{Name, SearchId, TrialId};
 use futures_util::future::BoxFuture;
 
 pub use sqlite::SqliteLog;
+pub use stored::{StoredLog, StoredSearch};
 
 /// Events to append to a search.
 #[derive(Clone, Debug)]
