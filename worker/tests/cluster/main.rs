@@ -1,7 +1,11 @@
 //! The whole cluster, end to end: the real programs, the real Fashion-MNIST, real kills.
 
+mod chaos;
+mod digits;
+mod faults;
 mod harness;
 mod input;
+mod proxy;
 
 use std::collections::BTreeSet;
 use std::path::Path;
