@@ -164,7 +164,7 @@ impl Coordinator {
                         return Err(format!("an impostor's call is accepted: {command:?}"));
                     }
                 }
-                Call::Operator(command) => {
+                Call::Unanswered(command) => {
                     events.extend(self.decide(&mut live.search, command, now)?.unwrap_or_default());
                 }
                 Call::Tick => {
@@ -341,9 +341,9 @@ impl Coordinator {
         self.live.as_ref().map(|live| &live.search)
     }
 
-    /// Every attempt that was ever given out, durable or not.
-    pub(crate) fn attempts(&self) -> Vec<Attempt> {
-        self.given.keys().copied().collect()
+    /// Every attempt that was ever given out, and to whom, durable or not.
+    pub(crate) fn given(&self) -> Vec<(Attempt, WorkerId)> {
+        self.given.iter().map(|(attempt, (worker, _))| (*attempt, *worker)).collect()
     }
 }
 

@@ -26,8 +26,9 @@ pub(crate) enum Call {
         held: Vec<Attempt>,
         draining: bool,
     },
-    Operator(Command),
-    /// Somebody who holds nothing says that they do. Nobody waits for the answer.
+    /// An operator's, or a confused worker's. Nobody waits for the answer.
+    Unanswered(Command),
+    /// Somebody who holds nothing says that they do. It must change nothing.
     Impostor(Command),
     Tick,
 }

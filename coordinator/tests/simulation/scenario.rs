@@ -110,6 +110,7 @@ pub(crate) enum Blow {
     PartitionBothWays,
     PartitionOneWay,
     Impostor,
+    Confusion,
     OperatorPause,
     OperatorResume,
     OperatorStop,
@@ -117,7 +118,7 @@ pub(crate) enum Blow {
 }
 
 impl Blow {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::AgentCrash,
         Self::AgentPause,
         Self::AgentDrain,
@@ -125,6 +126,7 @@ impl Blow {
         Self::PartitionBothWays,
         Self::PartitionOneWay,
         Self::Impostor,
+        Self::Confusion,
         Self::OperatorPause,
         Self::OperatorResume,
         Self::OperatorStop,

@@ -215,7 +215,7 @@ impl<'a> World<'a> {
             Happening::Operator => {
                 // Whoever paused the search resumes it, however late the pause arrives.
                 if self.coordinator.audit.state() == Some(SearchState::Paused) {
-                    self.receive(Call::Operator(Command::Resume));
+                    self.receive(Call::Unanswered(Command::Resume));
                 }
                 self.arrange(OPERATOR, Happening::Operator);
             }
@@ -409,6 +409,11 @@ impl<'a> World<'a> {
                 let call = self.impostor();
                 self.receive(call);
             }
+            Blow::Confusion => {
+                if let Some(command) = self.confusion() {
+                    self.receive(Call::Unanswered(command));
+                }
+            }
             Blow::OperatorPause => self.operate(Command::Pause),
             Blow::OperatorResume => self.operate(Command::Resume),
             Blow::OperatorStop => self.operate(Command::Stop),
@@ -420,13 +425,13 @@ impl<'a> World<'a> {
 
     fn operate(&mut self, command: Command) {
         if let Some(after) = self.transit() {
-            self.arrange(after, Happening::Call(Call::Operator(command)));
+            self.arrange(after, Happening::Call(Call::Unanswered(command)));
         }
     }
 
     /// Somebody says that they hold an attempt that was given to another, or to nobody.
     fn impostor(&mut self) -> Call {
-        let mut known = self.coordinator.attempts();
+        let mut known: Vec<Attempt> = self.coordinator.given().iter().map(|(attempt, _)| *attempt).collect();
         known.push(Attempt { trial: TrialId::new(self.chance.within(0, 12)), number: AttemptNumber::FIRST });
         let attempt = self.chance.one_of(&known);
         let worker = WorkerId::new(7);
@@ -438,6 +443,26 @@ impl<'a> World<'a> {
             }
             1 => Command::Complete { attempt, worker, outcome: Outcome::Trained { model: None } },
             2 => Command::Complete { attempt, worker, outcome: Outcome::Released },
+            _ => {
+                let outcome = Outcome::Evaluated(trainer.test(attempt.trial));
+                Command::Complete { attempt, worker, outcome }
+            }
+        })
+    }
+
+    /// A worker says what it may not say of an attempt that it was given: epochs that do not come
+    /// next, the end without the model that was asked for, or an ending of the other kind.
+    fn confusion(&mut self) -> Option<Command> {
+        let given = self.coordinator.given();
+        // Where trials may stop early, when they do is a worker's word, confused or not.
+        if given.is_empty() || self.template.trainer.length.patience > 0 {
+            return None;
+        }
+        let (attempt, worker) = self.chance.one_of(&given);
+        let trainer = &self.template.trainer;
+        Some(match self.chance.within(0, 3) {
+            0 => Command::Report { attempt, worker, report: trainer.report(attempt.trial, 7) },
+            1 => Command::Complete { attempt, worker, outcome: Outcome::Trained { model: None } },
             _ => {
                 let outcome = Outcome::Evaluated(trainer.test(attempt.trial));
                 Command::Complete { attempt, worker, outcome }

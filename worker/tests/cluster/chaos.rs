@@ -18,6 +18,8 @@ use crate::harness::{Cluster, Running, children_of, results, signal, trials};
 /// How long it takes where nothing else is said.
 const SECONDS: u64 = 12;
 const WORKERS: usize = 3;
+/// How many searches run at a time, so that there is always something to disturb.
+const AT_ONCE: u64 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Blow {
@@ -131,9 +133,9 @@ fn search(number: u64) -> String {
 }
 
 impl Chaos {
-    /// Launches one search after the other, and hits something every second or so.
+    /// Keeps some searches running, and hits something every second or so.
     fn rage(&mut self, end: Instant) {
-        self.launch();
+        let mut open: Vec<u64> = (0..AT_ONCE).map(|_| self.launch()).collect();
         while Instant::now() < end {
             let pause = Duration::from_millis(self.chance.random_range(300..1_500));
             std::thread::sleep(pause);
@@ -141,15 +143,18 @@ impl Chaos {
             let blow = Blow::ALL[self.chance.random_range(0..Blow::ALL.len())];
             *self.summary.blows.entry(blow).or_default() += 1;
             self.strike(blow);
-            if self.look(self.summary.searches) {
-                self.launch();
+            for number in &mut open {
+                if self.look(*number) {
+                    *number = self.launch();
+                }
             }
         }
     }
 
-    fn launch(&mut self) {
+    fn launch(&mut self) -> u64 {
         self.summary.searches += 1;
         digits::launch(&self.cluster, &search(self.summary.searches));
+        self.summary.searches
     }
 
     fn strike(&mut self, blow: Blow) {
@@ -220,10 +225,12 @@ impl Chaos {
         board["state"] == "COMPLETE"
     }
 
-    /// Ends the faults, and waits for the last search.
+    /// Ends the faults, and waits for every search.
     fn settle(&mut self) {
         self.wake(Instant::now() + Duration::from_secs(3_600));
-        self.cluster.wait_until_complete(&search(self.summary.searches));
+        for number in 1..=self.summary.searches {
+            self.cluster.wait_until_complete(&search(number));
+        }
     }
 
     /// Holds every search against an undisturbed one, and counts what its log says.
