@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 
 use crate::artifacts::{ArtifactError, ArtifactStore};
 use crate::audit::{Audit, Tally};
-use crate::log::{LogError, StoredLog, StoredSearch};
+use crate::log::{LogError, StoredDataset, StoredLog, StoredSearch};
 
 /// What was looked at, and what is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,7 +160,7 @@ fn read_log(path: &Path) -> Result<(Findings, Named), LogError> {
     for search in log.searches()? {
         check_search(&log, &search, &mut findings, &mut named)?;
     }
-    for (name, manifest) in log.datasets()? {
+    for StoredDataset { name, manifest } in log.datasets()? {
         match manifest {
             Ok(manifest) => name_files(&mut named, &manifest.name.to_string(), manifest.files),
             Err(error) => {

@@ -15,7 +15,7 @@ use fittingroom_common::id::{Name, SearchId, TrialId};
 use futures_util::future::BoxFuture;
 
 pub use sqlite::SqliteLog;
-pub use stored::{StoredLog, StoredSearch};
+pub use stored::{StoredDataset, StoredLog, StoredSearch};
 
 /// Events to append to a search.
 #[derive(Clone, Debug)]

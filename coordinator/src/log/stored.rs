@@ -34,6 +34,15 @@ pub struct StoredSearch {
     pub version: u64,
 }
 
+/// A dataset as its row says it.
+#[derive(Debug)]
+pub struct StoredDataset {
+    /// Its name.
+    pub name: String,
+    /// What it is, or why that cannot be read.
+    pub manifest: Result<Manifest, DecodeError>,
+}
+
 impl StoredLog {
     /// Opens a log that is there already. What a crash left in its write-ahead log is taken in, as
     /// the coordinator would.
@@ -105,8 +114,8 @@ impl StoredLog {
         Ok(())
     }
 
-    /// Every dataset that is held under a name, or why its manifest cannot be read.
-    pub fn datasets(&self) -> Result<Vec<(String, Result<Manifest, DecodeError>)>, LogError> {
+    /// Every dataset that is held under a name.
+    pub fn datasets(&self) -> Result<Vec<StoredDataset>, LogError> {
         let mut rows = self.connection.prepare("SELECT name, manifest FROM datasets ORDER BY name")?;
         let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
         let rows = rows.map(|row| {
@@ -114,7 +123,7 @@ impl StoredLog {
             let manifest = pb::Dataset::decode(&*bytes)
                 .map_err(|error| DecodeError::from(&error))
                 .and_then(Manifest::try_from);
-            Ok((name, manifest))
+            Ok(StoredDataset { name, manifest })
         });
         rows.collect()
     }

@@ -59,7 +59,7 @@ fn trace(templates: &[Template], seed: u64) -> String {
 fn whatever_befalls_a_search_it_keeps_its_promises_and_ends() {
     let templates = templates();
     if let Some(seed) = number("FITTINGROOM_SIMULATION_SEED") {
-        println!("{}", trace(&templates, seed));
+        eprintln!("{}", trace(&templates, seed));
         simulate(&templates, seed).unwrap_or_else(|problem| panic!("seed {seed}: {problem}"));
         return;
     }
@@ -103,7 +103,7 @@ fn whatever_befalls_a_search_it_keeps_its_promises_and_ends() {
         );
     }
     let all = all.into_inner().expect("not poisoned");
-    println!("{all}; in {:.1} s", started.elapsed().as_secs_f64());
+    eprintln!("{all}; in {:.1} s", started.elapsed().as_secs_f64());
     if all.searches >= 1_000 {
         assert_eq!(all.missing(), [""; 0], "faults that never struck: {all}");
     }

@@ -120,7 +120,7 @@ fn chaos_loses_nothing_and_doubles_nothing() {
     chaos.settle();
     chaos.summary.seconds = started.elapsed().as_secs_f64();
     let summary = chaos.account();
-    println!("{summary}");
+    eprintln!("{summary}");
     assert_eq!((summary.lost, summary.doubled), (0, 0), "{summary}");
 }
 
@@ -244,7 +244,7 @@ impl Chaos {
             self.summary.doubled += (2 * found.len() - numbers.len() - points.len()) as u64;
             let missing = undisturbed().iter().filter(|trial| !found.contains(trial));
             for trial in missing {
-                println!("{} has another result than undisturbed: {trial:#}", search(number));
+                eprintln!("{} has another result than undisturbed: {trial:#}", search(number));
                 self.summary.lost += 1;
             }
         }

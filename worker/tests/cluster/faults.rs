@@ -173,7 +173,7 @@ impl Mounted {
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder);
         let output = mount.output().ok().filter(|output| output.status.success());
         if output.is_none() {
-            println!("NOT RUN: no file system can be mounted here, which needs root");
+            eprintln!("NOT RUN: no file system can be mounted here, which needs root");
         }
         output.map(|_| Self(folder.to_owned()))
     }
