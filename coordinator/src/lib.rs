@@ -6,6 +6,8 @@
 
 pub mod access;
 pub mod artifacts;
+pub mod audit;
+pub mod check;
 pub mod checkpoints;
 mod chronicle;
 pub mod cli;

@@ -14,6 +14,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use super::safetensors::HeaderError;
 use super::text::clean;
 use crate::access::{CertsError, TokenFileError};
+use crate::check::CheckError;
 use crate::serve::ServeError;
 
 /// Why a command did not do what was asked.
@@ -166,6 +167,17 @@ pub(crate) enum CliError {
     /// The server ended with an error.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A data folder cannot be looked over.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// A data folder was looked over, and something is wrong.
+    #[error("{data:?} is not sound: {problems} problem{}; keep a copy before anything else", if *problems == 1 { "" } else { "s" })]
+    Unsound {
+        /// The folder.
+        data: PathBuf,
+        /// How many problems there are.
+        problems: u64,
+    },
     /// Results cannot be printed.
     #[error("results cannot be printed: {0}")]
     Output(#[source] io::Error),

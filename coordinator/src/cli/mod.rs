@@ -5,6 +5,7 @@
 
 mod best;
 mod certs;
+mod check;
 mod client;
 mod control;
 mod dataset;
@@ -101,6 +102,7 @@ enum Command {
     Dataset(dataset::DatasetArgs),
     Certs(certs::CertsArgs),
     Token(token::TokenArgs),
+    Check(check::CheckArgs),
 }
 
 impl Cli {
@@ -149,6 +151,7 @@ impl Cli {
             Command::Cancel(args) => control::run(Action::Cancel, args, coordinator, output).await,
             Command::Workers(args) => workers::run(args, coordinator, output).await,
             Command::Dataset(args) => dataset::run(args, coordinator, output).await,
+            Command::Check(args) => check::run(args, output).await,
         }
     }
 }
@@ -201,6 +204,7 @@ mod tests {
             "fittingroom token create --role worker --name gpu-box --data d --out f --json",
             "fittingroom token list --data d --json",
             "fittingroom token revoke gpu-box --data d",
+            "fittingroom check --data d --json",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -224,6 +228,7 @@ mod tests {
             "fittingroom best n",
             "fittingroom export n --out f",
             "fittingroom export n --format xml --out f",
+            "fittingroom check",
             "fittingroom serve",
             "fittingroom serve --data d --listen nowhere",
             "fittingroom serve --data d --lease-seconds 0",

@@ -5,6 +5,7 @@
 
 mod snapshots;
 mod sqlite;
+mod stored;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use fittingroom_common::proto as pb;
 use futures_util::future::BoxFuture;
 
 pub use sqlite::SqliteLog;
+pub use stored::{StoredDataset, StoredLog, StoredSearch};
 
 use crate::search::Snapshot;
 

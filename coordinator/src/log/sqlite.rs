@@ -24,9 +24,9 @@ use tokio::sync::oneshot;
 use super::{Append, EventLog, Listed, LogError, snapshots};
 
 /// "FRlg": marks the file as ours.
-const APPLICATION_ID: i32 = 0x4652_6c67;
+pub(super) const APPLICATION_ID: i32 = 0x4652_6c67;
 /// The layout of the tables below.
-const LAYOUT: i32 = 1;
+pub(super) const LAYOUT: i32 = 1;
 /// The first SQLite without the reset race of the write-ahead log.
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// The most requests that wait for the writer. More make their senders wait.

@@ -26,10 +26,14 @@ pub(crate) fn coordinator_program() -> PathBuf {
 
 /// The folder that holds fashion-mnist's folder of four files.
 pub(crate) fn real_data() -> PathBuf {
-    let named = std::env::var_os("FITTINGROOM_TEST_DATA").map(PathBuf::from);
-    let folder = named.unwrap_or_else(|| PathBuf::from("/usr/share/datasets/fashion-mnist"));
+    let folder = place_of_real_data();
     assert!(folder.is_dir(), "{folder:?} is not there: run deploy/test, which obtains Fashion-MNIST");
     folder
+}
+
+fn place_of_real_data() -> PathBuf {
+    let named = std::env::var_os("FITTINGROOM_TEST_DATA").map(PathBuf::from);
+    named.unwrap_or_else(|| PathBuf::from("/usr/share/datasets/fashion-mnist"))
 }
 
 /// A started program, killed when the test ends.
@@ -74,6 +78,23 @@ impl Running {
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.id(), name);
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("asks").is_none()
+    }
+}
+
+/// Sends a signal by its name to a process, which may have ended.
+pub(crate) fn signal(process: u32, name: &str) {
+    let mut kill = Command::new("kill");
+    kill.args([&format!("-{name}"), &process.to_string()]).stderr(Stdio::null());
+    kill.status().expect("kill runs");
 }
 
 impl Drop for Running {
@@ -90,29 +111,45 @@ pub(crate) struct Cluster {
     coordinator: Option<Running>,
     pub(crate) url: String,
     flags: Vec<String>,
+    /// What the coordinator is started through: a program that limits it, with its arguments.
+    pub(crate) through: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a coordinator on a free port.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut cluster = Self::prepare(flags);
+        cluster.serve();
+        cluster
+    }
+
+    /// What [`Cluster::start`] makes, before the coordinator is started.
+    pub(crate) fn prepare(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let mut cluster = Self {
+        Self {
             folder,
             coordinator: None,
             url: "http://127.0.0.1:0".to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
-        };
-        cluster.serve();
-        cluster
+            through: Vec::new(),
+        }
     }
 
     /// Starts the coordinator on the address it had before, or on a free port if it had none.
     pub(crate) fn serve(&mut self) {
         let listen = self.url.trim_start_matches("http://").to_owned();
-        let mut command = Command::new(coordinator_program());
+        let program = coordinator_program();
+        let mut command = match self.through.split_first() {
+            Some((limiter, arguments)) => {
+                let mut command = Command::new(limiter);
+                command.args(arguments).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command.args(["serve", "--listen", &listen, "--data"]).arg(self.data()).args(&self.flags);
         // Fashion-MNIST is taken from where the tests have it, wherever that is.
-        command.env("FITTINGROOM_DATASETS", real_data().parent().expect("a folder in a folder"));
+        command.env("FITTINGROOM_DATASETS", place_of_real_data().parent().expect("a folder in a folder"));
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(log_file(self.folder.path(), "coordinator"))
@@ -134,19 +171,33 @@ impl Cluster {
         self.coordinator.take().expect("runs").kill();
     }
 
+    /// The process, for signals.
+    pub(crate) fn coordinator_id(&self) -> u32 {
+        self.coordinator.as_ref().expect("runs").id()
+    }
+
     pub(crate) fn stop_coordinator(&mut self) -> Option<i32> {
         self.coordinator.take().expect("runs").terminate()
     }
 
     /// Starts a worker with one slot.
     pub(crate) fn worker(&self, name: &str) -> Running {
-        self.worker_with_cache(name, "cache")
+        self.worker_with(&self.url, name, "cache")
     }
 
     /// Starts a worker with one slot, and a cache that only workers of the same name for it share.
     pub(crate) fn worker_with_cache(&self, name: &str, cache: &str) -> Running {
+        self.worker_with(&self.url, name, cache)
+    }
+
+    /// Starts a worker with one slot that finds the coordinator at this address.
+    pub(crate) fn worker_at(&self, url: &str, name: &str) -> Running {
+        self.worker_with(url, name, "cache")
+    }
+
+    fn worker_with(&self, url: &str, name: &str, cache: &str) -> Running {
         let mut command = Command::new(worker_program());
-        command.args(["run", "--coordinator", &self.url, "--slots", "1", "--device", "cpu", "--name", name]);
+        command.args(["run", "--coordinator", url, "--slots", "1", "--device", "cpu", "--name", name]);
         command.arg("--cache").arg(self.folder.path().join(cache));
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));
@@ -207,6 +258,19 @@ impl Cluster {
     pub(crate) fn wait_until_complete(&self, name: &str) -> Json {
         self.wait_until(name, "complete", |board| board["state"] == "COMPLETE")
     }
+
+    /// Stops the coordinator, and has its data checked: every log kept its promises, and every
+    /// artifact is what it was.
+    pub(crate) fn check(&mut self) -> Json {
+        if self.coordinator.is_some() {
+            assert_eq!(self.stop_coordinator(), Some(0), "{}", self.log("coordinator"));
+        }
+        let data = self.data();
+        let output = fittingroom(&self.url, &["check", "--json", "--data", data.to_str().expect("UTF-8")]);
+        let checked: Json = serde_json::from_slice(&output.stdout).expect("one JSON document");
+        assert!(output.status.success() && checked["sound"] == true, "{checked:#}");
+        checked
+    }
 }
 
 pub(crate) fn log_file(folder: &Path, name: &str) -> std::fs::File {
@@ -222,6 +286,12 @@ pub(crate) fn fittingroom(url: &str, arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("runs")
+}
+
+/// Starts a second coordinator or the like, and answers how it ended.
+pub(crate) fn serve_on(data: &Path) -> Output {
+    let data = data.to_str().expect("UTF-8");
+    fittingroom("http://127.0.0.1:1", &["serve", "--listen", "127.0.0.1:0", "--data", data])
 }
 
 /// Runs the worker's program.
