@@ -39,6 +39,7 @@ const EXTRA: &str = "max_attempts: 2\nreplicates: 2";
 /// Everything that a search is. What is in memory only is made equal first.
 fn all_of(mut search: Search, now: Timestamp) -> String {
     search.grant_grace(now);
+    search.take_discards();
     search.take_snapshot(usize::MAX);
     // A search that was restored knows the workers of its trials' last attempts alone.
     search.worker_names.clear();
