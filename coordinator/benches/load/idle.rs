@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::server::Server;
 use crate::worker::{Crew, Worker};
-use crate::{Failure, say};
+use crate::{Crowd, Failure, say};
 
 /// What is not measured at the beginning: the first heartbeats.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(crate) async fn run(Options { workers, seconds }: Options) -> Result<(), Fai
     let server = Server::start(folder.path())?;
     let crew = Crew::new();
     let mut tasks = tokio::task::JoinSet::new();
-    for worker in Worker::join_all(&server, workers).await? {
+    for worker in Worker::join_all(&server, Crowd { workers, share: 1 }).await? {
         tasks.spawn(worker.wait(Arc::clone(&crew)));
     }
     tokio::time::sleep(WARM_UP).await;

@@ -9,7 +9,7 @@
 //!
 //! The coordinator is the program itself, in a process and a data folder of its own, with the options
 //! that it has by default. The workers are simulated in this process: each has a connection of its own,
-//! as real ones do, and leases, reports every epoch, uploads a model where one is asked for, completes,
+//! as real ones do (unless `--share` says otherwise), and leases, reports every epoch, uploads a model where one is asked for, completes,
 //! and sends heartbeats. They do not train, so all the time is the coordinator's and theirs.
 
 mod idle;
@@ -50,12 +50,22 @@ enum Mode {
     Idle(idle::Options),
 }
 
+/// Who puts the load on.
+#[derive(Args, Clone, Copy, Debug)]
+struct Crowd {
+    /// Simulated workers of one slot
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    workers: u32,
+    /// Workers of one connection. Real ones share none; sharing leaves more of the machine to the coordinator
+    #[arg(long, default_value_t = 1, value_name = "WORKERS", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    share: u32,
+}
+
 /// What every search under load is like.
 #[derive(Args, Clone, Copy, Debug)]
 struct Load {
-    /// Simulated workers, of one slot and one connection each
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=15_000))]
-    workers: u32,
+    #[command(flatten)]
+    crowd: Crowd,
     /// Epochs that each trial reports
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     epochs: u32,

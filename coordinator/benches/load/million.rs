@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::measure::Latencies;
 use crate::server::{SEARCH, Server};
 use crate::worker::{Crew, Pace, Worker};
-use crate::{Failure, Load, say};
+use crate::{Crowd, Failure, Load, say};
 
 /// Lines of the table.
 const LINES: u64 = 20;
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 /// Fills a search, kills the coordinator, starts it again.
 pub(crate) async fn run(Options { load, trials }: Options) -> Result<(), Failure> {
-    let Load { workers, epochs } = load;
+    let Load { crowd: Crowd { workers, .. }, epochs } = load;
     say(&format!("a search of {trials} trials of {epochs} reports each, {workers} workers:"));
     let folder = tempfile::tempdir()?;
     let server = Server::start(folder.path())?;
@@ -58,7 +58,7 @@ async fn fill(server: &Server, load: Load, trials: u64) -> Result<(), Failure> {
     let measured = &crew.measured;
     let empty = server.usage()?;
     let mut tasks = tokio::task::JoinSet::new();
-    for worker in Worker::join_all(server, load.workers).await? {
+    for worker in Worker::join_all(server, load.crowd).await? {
         tasks.spawn(worker.work(load, Pace::Flat, Arc::clone(&crew)));
     }
     say("     trials  trials/s   cpu µs   lease p99  report p99       MiB  bytes per  log MiB");

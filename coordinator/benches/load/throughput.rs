@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::server::{SEARCH, Server};
 use crate::worker::{Crew, Pace, Worker};
-use crate::{Failure, Load, say};
+use crate::{Crowd, Failure, Load, say};
 
 /// More trials than any run gets through.
 const ENDLESS: u64 = 1_000_000_000;
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 /// Both parts, each on a coordinator of its own.
 pub(crate) async fn run(Options { load, seconds, rate }: Options) -> Result<(), Failure> {
-    let Load { workers, epochs } = load;
+    let Load { crowd: Crowd { workers, .. }, epochs } = load;
     say(&format!("{workers} workers, each call after the answer to the one before, {seconds} s:"));
     measure(load, Pace::Flat, seconds).await?;
     say(&format!("\n{workers} workers, together {rate} trials/s of {epochs} reports each, {seconds} s:"));
@@ -46,7 +46,7 @@ async fn measure(load: Load, pace: Pace, seconds: u64) -> Result<(), Failure> {
     server.launch(load, ENDLESS).await?;
     let crew = Crew::new();
     let mut tasks = tokio::task::JoinSet::new();
-    for worker in Worker::join_all(&server, load.workers).await? {
+    for worker in Worker::join_all(&server, load.crowd).await? {
         tasks.spawn(worker.work(load, pace, Arc::clone(&crew)));
     }
     let watcher = tokio::spawn(watch(server.operator().await?, Arc::clone(&crew)));

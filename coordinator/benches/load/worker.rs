@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use crate::measure::{Latencies, Measured};
 use crate::server::Server;
-use crate::{Failure, Load};
+use crate::{Crowd, Failure, Load};
 
 /// As the coordinator says it to real workers.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -72,9 +72,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Connects and registers.
-    pub(crate) async fn join(server: &Server, number: u32) -> Result<Self, Failure> {
-        let channel = server.connect().await?;
+    /// Registers.
+    async fn join(channel: Channel, number: u32) -> Result<Self, Failure> {
         let id = WorkerId::new(u128::from(number) + 1).to_wire();
         let mut calls = WorkerServiceClient::new(channel.clone());
         calls
@@ -91,12 +90,14 @@ impl Worker {
     }
 
     /// All workers of a load.
-    pub(crate) async fn join_all(server: &Server, workers: u32) -> Result<Vec<Self>, Failure> {
-        // A few at a time, so that none waits in the listener's queue for long.
+    pub(crate) async fn join_all(server: &Server, crowd: Crowd) -> Result<Vec<Self>, Failure> {
         let mut joined = Vec::new();
-        for numbers in (0..workers).collect::<Vec<_>>().chunks(64) {
-            let some = numbers.iter().map(|number| Self::join(server, *number));
-            joined.extend(futures_util::future::try_join_all(some).await?);
+        let mut channel = server.connect().await?;
+        for number in 0..crowd.workers {
+            if number % crowd.share == 0 {
+                channel = server.connect().await?;
+            }
+            joined.push(Self::join(channel.clone(), number).await?);
         }
         Ok(joined)
     }
@@ -226,7 +227,8 @@ impl Turn {
             Pace::Flat => Instant::now(),
             // Spread over the time of one trial.
             Pace::Every(pause) => {
-                Instant::now() + pause * (load.epochs + 2) * (number % load.workers) / load.workers
+                Instant::now()
+                    + pause * (load.epochs + 2) * (number % load.crowd.workers) / load.crowd.workers
             }
         };
         Self { pace, due }
