@@ -14,7 +14,7 @@ pub(super) enum Opened {
     /// It has ended, and its snapshot says enough until somebody asks for more.
     Resting {
         id: SearchId,
-        glance: Glance,
+        glance: Box<Glance>,
     },
     Loaded(Box<Search>),
 }
@@ -25,7 +25,7 @@ pub(super) async fn search(listed: Listed, surroundings: &Surroundings) -> Resul
     let log = surroundings.log.as_ref();
     if let Some(glance) = restore::glance(log, id).await {
         info!(search = %name, state = %glance.summary.state, "search rests");
-        return Ok(Opened::Resting { id, glance });
+        return Ok(Opened::Resting { id, glance: Box::new(glance) });
     }
     let loaded = restore::load(log, id, surroundings.lease).await?;
     let Loaded { mut search, snapshot } = loaded.ok_or(ClusterError::Damaged { name: name.clone() })?;
@@ -47,7 +47,7 @@ impl Opened {
 
     pub(super) fn start(self, surroundings: Surroundings) -> SearchHandle {
         match self {
-            Self::Resting { id, glance } => runner::start_resting(id, glance, surroundings),
+            Self::Resting { id, glance } => runner::start_resting(id, *glance, surroundings),
             Self::Loaded(search) => runner::start(*search, surroundings),
         }
     }

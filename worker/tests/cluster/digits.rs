@@ -13,7 +13,7 @@ use crate::input::write_small_dataset;
 const SEARCH: &str = "
 method: grid
 dataset: ./my-digits
-epochs: 25
+epochs: 60
 max_attempts: 1000
 parameters:
   hidden_sizes: {values: [[32], [24, 16]]}
@@ -25,7 +25,7 @@ parameters:
 /// How many trials [`launch`] launches.
 pub(crate) const TRIALS: usize = 6;
 /// How many epochs each has.
-pub(crate) const EPOCHS: u64 = 25;
+pub(crate) const EPOCHS: u64 = 60;
 
 /// A coordinator whose leases are short.
 pub(crate) fn start() -> Cluster {
