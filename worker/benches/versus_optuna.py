@@ -5,8 +5,8 @@
     venv/bin/python worker/benches/versus_optuna.py \
         --programs target/release --data /usr/share/datasets/fashion-mnist
 
-Both sides train the same trials: Fitting Room draws them (`launch --dry-run --json`), and Optuna has them
-enqueued. Optuna is as strong as we know to make it: its storage is one SQLite file, there is one process
+Both sides train the same trials: Fitting Room draws them (`launch --dry-run --json`), and Optuna's are taken
+from that list by their numbers. Optuna is as strong as we know to make it: its storage is one SQLite file, there is one process
 for each core with PyTorch on one thread, the whole dataset lies in memory as tensors, there is no
 DataLoader, and Adam is the fused one. Fitting Room has one coordinator and one worker with a slot for
 each core. Both measure loss and accuracy on the validation images after every epoch and store them.
@@ -117,7 +117,11 @@ def model(settings):
 
 def objective(trial, planned, x, y, split):
     """Trains one trial; the validation accuracy after its last epoch."""
-    settings = planned[trial.suggest_int("point", 0, len(planned) - 1)]
+    if trial.number >= len(planned):
+        trial.study.stop()
+        raise optuna.TrialPruned
+    settings = planned[trial.number]
+    trial.set_user_attr("settings", settings)
     torch.manual_seed(trial.number)
     network = model(settings)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings["learning_rate"], fused=True)
@@ -152,9 +156,7 @@ def optuna_process(storage, planned, data, ready):
     x = (x - of_training.mean()) / of_training.std()
     study = optuna.load_study(study_name="search", storage=storage)
     ready.wait()
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING)
-    enough = optuna.study.MaxTrialsCallback(len(planned), states=states)
-    study.optimize(lambda trial: objective(trial, planned, x, y, split), callbacks=[enough])
+    study.optimize(lambda trial: objective(trial, planned, x, y, split))
 
 
 def with_optuna(folder, planned, data, processes):
@@ -162,8 +164,6 @@ def with_optuna(folder, planned, data, processes):
     storage = f"sqlite:///{folder}/optuna.sqlite"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name="search", storage=storage, direction="maximize")
-    for point in range(len(planned)):
-        study.enqueue_trial({"point": point})
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(processes + 1)
     arguments = (storage, planned, data, ready)
@@ -178,7 +178,7 @@ def with_optuna(folder, planned, data, processes):
     done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     if len(done) < len(planned) or any(process.exitcode != 0 for process in running):
         sys.exit(f"Optuna finished {len(done)} of {len(planned)} trials")
-    return Run(seconds, {trial.params["point"]: trial.value for trial in done})
+    return Run(seconds, {trial.number: trial.value for trial in done})
 
 
 class FittingRoom:

@@ -12,5 +12,5 @@ pub fn keep_freed_memory() {
     const PURGE_DELAY: std::ffi::c_int = 15;
     // SAFETY: the function is that of the crate `mimalloc`, with its signature in mimalloc.h; it sets
     // a number that mimalloc reads when it frees memory, and ignores options that it does not know.
-    unsafe { mi_option_set(PURGE_DELAY, 1000) };
+    unsafe { mi_option_set(PURGE_DELAY, 10_000) };
 }

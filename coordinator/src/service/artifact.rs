@@ -71,7 +71,11 @@ impl pb::artifact_service_server::ArtifactService for Artifact {
         let (id, worker) = self.holder(first.holder, token)?;
         let rest = chunks.map_ok(|chunk| chunk.data);
         let chunks = futures_util::stream::iter([Ok(first.data)]).chain(rest);
-        let stored = self.cluster.upload_checkpoint(id, worker, chunks).await;
+        // By itself, since a call that is given up is dropped wherever it is: what is stored by then
+        // would be known to nobody.
+        let cluster = Arc::clone(&self.cluster);
+        let stored = tokio::spawn(async move { cluster.upload_checkpoint(id, worker, chunks).await });
+        let stored = stored.await.map_err(|_| Status::internal("the upload broke down"))?;
         let hash = stored.map_err(|error| of_cluster(&error))?;
         Ok(Response::new(pb::UploadResponse { hash: hash.to_wire() }))
     }

@@ -295,10 +295,9 @@ async fn strangers_neither_fill_the_coordinator_nor_disturb_a_search() {
         let code = answered.expect("no panic").err().map_or(Code::Ok, |status| status.code());
         *codes.entry(format!("{code:?}")).or_insert(0) += 1;
     }
-    assert!(
-        codes.keys().all(|code| ["Ok", "ResourceExhausted", "InvalidArgument"].contains(&code.as_str())),
-        "{codes:?}"
-    );
+    // The connection itself may be cut, which ends all of its calls: the last three.
+    let allowed = ["Ok", "ResourceExhausted", "InvalidArgument", "Unknown", "Cancelled", "Unavailable"];
+    assert!(codes.keys().all(|code| allowed.contains(&code.as_str())), "{codes:?}");
 
     // Thousands of strangers' calls, and streams that nobody reads.
     let strangers = OperatorServiceClient::new(channel(&site.url, None));
