@@ -129,6 +129,7 @@ def pytorch(connection, name, initial, split, images, labels, batch_size):
     x = ((grey - of_training.mean()) / of_training.std(correction=0)).float().unsqueeze(1)
     y = torch.tensor(labels, dtype=torch.int64)
     del grey, of_training
+    connection.send("ready")
     while connection.recv():
         model = MODELS[name].module()
         model.load_state_dict(safetensors.torch.load_file(initial))
@@ -184,6 +185,7 @@ def compare(name, model, batch_size, arguments):
         side = (there, name, initial, split, images, labels, batch_size)
         process = context.Process(target=pytorch, args=side, daemon=True)
         process.start()
+        here.recv()
         for _ in range(arguments.rounds):
             ours.append(fitting_room(arguments.program, folder, {**settings, **model.settings}, initial))
             here.send(True)
