@@ -10,6 +10,10 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, StorageRef, Tensor
 pub(crate) trait Element: WithDType + Default {
     /// The storage's numbers, to change, if they are of this type.
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+    /// The numbers as what they are, if that is f32.
+    fn as_f32(numbers: &[Self]) -> Option<&[f32]>;
+    /// The same, to change.
+    fn as_f32_mut(numbers: &mut [Self]) -> Option<&mut [f32]>;
     /// e to this power.
     fn exp(self) -> Self;
     /// The natural logarithm.
@@ -19,10 +23,16 @@ pub(crate) trait Element: WithDType + Default {
 }
 
 macro_rules! element {
-    ($number:ident, $variant:ident) => {
+    ($number:ident, $variant:ident, $numbers:ident => $as_f32:expr) => {
         impl Element for $number {
             fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
                 if let CpuStorage::$variant(numbers) = storage { Some(numbers) } else { None }
+            }
+            fn as_f32($numbers: &[Self]) -> Option<&[f32]> {
+                $as_f32
+            }
+            fn as_f32_mut($numbers: &mut [Self]) -> Option<&mut [f32]> {
+                $as_f32
             }
             #[inline(always)]
             fn exp(self) -> Self {
@@ -40,8 +50,8 @@ macro_rules! element {
     };
 }
 
-element!(f32, F32);
-element!(f64, F64);
+element!(f32, F32, numbers => Some(numbers));
+element!(f64, F64, _numbers => None);
 
 /// Evaluates an expression with `$T` standing for the Rust type of a tensor's numbers.
 macro_rules! by_dtype {

@@ -6,7 +6,6 @@
 use gemm::Parallelism;
 
 use super::element::{Element, append};
-use super::simd;
 
 /// A matrix in memory: row-major, or the transpose of one.
 #[derive(Clone, Copy)]
@@ -23,6 +22,11 @@ impl<'a, T> Matrix<'a, T> {
     pub(crate) fn new(numbers: &'a [T], rows: usize, columns: usize) -> Self {
         assert_eq!(numbers.len(), rows * columns, "{rows} rows of {columns}");
         Self { numbers, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// What it was made of.
+    pub(crate) fn numbers(&self) -> &'a [T] {
+        self.numbers
     }
 
     /// Its transpose; nothing moves.
@@ -99,35 +103,4 @@ unsafe fn multiply_to<T: Element>(out: *mut T, write: Write, left: Matrix<'_, T>
             Parallelism::None,
         );
     }
-}
-
-/// The transpose of a row-major matrix, in memory.
-pub(crate) fn transpose<T: Element>(numbers: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let mut out = vec![T::zero(); rows * columns];
-    transpose_into(numbers, rows, columns, &mut out);
-    out
-}
-
-/// [`transpose`] over what `out` holds.
-pub(crate) fn transpose_into<T: Element>(numbers: &[T], rows: usize, columns: usize, out: &mut [T]) {
-    /// Rows and columns that are moved together, so that the lines of the cache on both sides stay there.
-    const BLOCK: usize = 16;
-    assert_eq!(numbers.len(), rows * columns, "{rows} rows of {columns}");
-    assert_eq!(out.len(), rows * columns, "{rows} rows of {columns}");
-    simd::dispatch(
-        #[inline(always)]
-        || {
-            for first_row in (0..rows).step_by(BLOCK) {
-                let block = first_row..rows.min(first_row + BLOCK);
-                for first in (0..columns).step_by(BLOCK) {
-                    for column in first..columns.min(first + BLOCK) {
-                        let out = &mut out[column * rows..][block.clone()];
-                        for (out, row) in out.iter_mut().zip(block.clone()) {
-                            *out = numbers[row * columns + column];
-                        }
-                    }
-                }
-            }
-        },
-    );
 }

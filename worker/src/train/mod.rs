@@ -36,6 +36,7 @@ mod simd;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transpose;
 pub mod weights;
 
 use std::mem;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use candle_core::{D, Device, Result, Shape, Tensor};
 
-use super::sums::{column_sums, narrowed};
+use super::sums::{column_moments, column_sums, narrowed};
 use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
 use crate::train::element::{Element, Reading, append, by_dtype, modify};
 use crate::train::simd;
@@ -99,7 +99,14 @@ pub(crate) fn evaluate(
         let op = by_dtype!(x.dtype(), T => {
             let (mean, variance) = (Reading::of(running.mean), Reading::of(running.variance));
             let (mean, variance) = (widened::<T>(mean.slice()?), widened::<T>(variance.slice()?));
-            Ok(BatchNorm { channels: x.dim(D::Minus1)?, shape: x.shape().clone(), mean, variance, activation })
+            Ok(BatchNorm {
+                channels: x.dim(D::Minus1)?,
+                shape: x.shape().clone(),
+                mean,
+                variance,
+                shift: Vec::new(),
+                activation,
+            })
         })?;
         return apply_weighted(op, x, weight, bias, None);
     }
@@ -122,6 +129,8 @@ struct BatchNorm {
     mean: Vec<f64>,
     /// Biased; `[lanes, channels]`.
     variance: Vec<f64>,
+    /// The bias that the results were made with; `[lanes, channels]`.
+    shift: Vec<f64>,
     activation: Activation,
 }
 
@@ -134,29 +143,14 @@ impl BatchNorm {
         shape: Shape,
         activation: Activation,
     ) -> Self {
-        let mut op = Self { channels, shape, mean: Vec::new(), variance: Vec::new(), activation };
+        let (mean, variance, shift) = (Vec::new(), Vec::new(), Vec::new());
+        let mut op = Self { channels, shape, mean, variance, shift, activation };
         let size = x.len() / lanes;
         let rows = size / channels;
         for x in x.chunks_exact(size) {
-            let mean = simd::dispatch(
+            let (mean, variance) = simd::dispatch(
                 #[inline(always)]
-                || {
-                    let [sum] = column_sums(rows, channels, |row| [&x[row * channels..]], |[x]| [x]);
-                    sum.into_iter().map(|sum| sum / rows as f64).collect::<Vec<f64>>()
-                },
-            );
-            let centre = narrowed::<T>(&mean);
-            let variance = simd::dispatch(
-                #[inline(always)]
-                || {
-                    let [sum] = column_sums(
-                        rows,
-                        channels,
-                        |row| [&x[row * channels..], &centre[..]],
-                        |[x, centre]| [(x - centre) * (x - centre)],
-                    );
-                    sum.into_iter().map(|sum| sum / rows as f64).collect::<Vec<f64>>()
-                },
+                || column_moments(rows, channels, |row| &x[row * channels..]),
             );
             op.mean.extend(mean);
             op.variance.extend(variance);
@@ -173,6 +167,13 @@ impl BatchNorm {
         self.variance.iter().map(|variance| variance * rows / (rows - 1.0)).collect()
     }
 
+    /// The gradient before the activation. What came out is computed again, to the same bits: that is
+    /// faster than reading it.
+    #[inline(always)]
+    fn before_activation<T: Element>(&self, x: T, dy: T, mean: T, scale: T, shift: T) -> T {
+        self.activation.backward((x - mean) * scale + shift, dy)
+    }
+
     fn inverse_deviation(&self) -> Vec<f64> {
         self.variance.iter().map(|variance| 1.0 / (variance + EPSILON).sqrt()).collect()
     }
@@ -187,6 +188,7 @@ impl Weighted for BatchNorm {
         let channels = self.channels;
         let size = self.rows() * channels;
         let (mean, inverse) = (narrowed::<T>(&self.mean), narrowed::<T>(&self.inverse_deviation()));
+        self.shift = bias.iter().map(|bias| bias.to_f64()).collect();
         let mut y = Vec::with_capacity(x.len());
         for (lane, x) in x.chunks_exact(size).enumerate() {
             let of_lane = lane * channels..(lane + 1) * channels;
@@ -221,50 +223,52 @@ impl Weighted for BatchNorm {
         let rows = self.rows();
         let size = rows * channels;
         let (mean, inverse) = (narrowed::<T>(&self.mean), narrowed::<T>(&self.inverse_deviation()));
+        let shift = narrowed::<T>(&self.shift);
         let mut dx = Vec::with_capacity(saved.x.len());
         let mut gradients = WeightedGradients { x: None, weight: Vec::new(), bias: Vec::new() };
         for lane in 0..saved.x.len() / size {
             let of_lane = lane * channels..(lane + 1) * channels;
             let (mean, inverse) = (&mean[of_lane.clone()], &inverse[of_lane.clone()]);
-            let (x, y) = (&saved.x[lane * size..][..size], &saved.y[lane * size..][..size]);
-            let dy = &saved.dy[lane * size..][..size];
+            let shift = &shift[of_lane.clone()];
+            let (x, dy) = (&saved.x[lane * size..][..size], &saved.dy[lane * size..][..size]);
+            let scale: Vec<T> = saved.weight[of_lane]
+                .iter()
+                .zip(inverse)
+                .map(|(weight, inverse)| *weight * *inverse)
+                .collect();
             let [dbias, dweight] = simd::dispatch(
                 #[inline(always)]
                 || {
                     let row_of = |row: usize| {
                         let at = row * channels;
-                        [&x[at..], &y[at..], &dy[at..], mean, inverse]
+                        [&x[at..], &dy[at..], mean, inverse, &scale, shift]
                     };
-                    column_sums(rows, channels, row_of, |[x, y, dy, mean, inverse]| {
-                        let dz = self.activation.backward(y, dy);
+                    column_sums(rows, channels, row_of, |[x, dy, mean, inverse, scale, shift]| {
+                        let dz = self.before_activation(x, dy, mean, scale, shift);
                         [dz, dz * (x - mean) * inverse]
                     })
                 },
             );
             // dx = weight / deviation * (dz - mean(dz) - normal * mean(dz * normal)), as dz * scale + x * slope + offset.
-            let per_channel = |channel: usize| {
-                let scale = saved.weight[of_lane.start + channel] * inverse[channel];
-                let slope = scale * inverse[channel] * T::from_f64(dweight[channel] / rows as f64);
-                (scale, slope, scale * T::from_f64(dbias[channel] / rows as f64))
-            };
-            let scale: Vec<T> = (0..channels).map(|channel| per_channel(channel).0).collect();
-            let slope: Vec<T> = (0..channels).map(|channel| per_channel(channel).1).collect();
-            let offset: Vec<T> = (0..channels).map(|channel| per_channel(channel).2).collect();
+            let share = |sum: f64| T::from_f64(sum / rows as f64);
+            let slope: Vec<T> =
+                (0..channels).map(|at| scale[at] * inverse[at] * share(dweight[at])).collect();
+            let offset: Vec<T> = (0..channels).map(|at| scale[at] * share(dbias[at])).collect();
             let write = |dx: &mut [MaybeUninit<T>]| {
                 simd::dispatch(
                     #[inline(always)]
                     || {
                         for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                            let (x, y) = (&x[row * channels..][..channels], &y[row * channels..][..channels]);
-                            let dy = &dy[row * channels..][..channels];
-                            let (scale, slope, offset) =
-                                (&scale[..channels], &slope[..channels], &offset[..channels]);
-                            let mean = &mean[..channels];
-                            for channel in 0..channels {
-                                let dz = self.activation.backward(y[channel], dy[channel]);
-                                let centred = x[channel] - mean[channel];
-                                dx[channel]
-                                    .write(dz * scale[channel] - offset[channel] - centred * slope[channel]);
+                            let at = row * channels;
+                            let (x, dy) = (&x[at..][..channels], &dy[at..][..channels]);
+                            let (mean, scale, shift) =
+                                (&mean[..channels], &scale[..channels], &shift[..channels]);
+                            let (slope, offset) = (&slope[..channels], &offset[..channels]);
+                            for at in 0..channels {
+                                let dz =
+                                    self.before_activation(x[at], dy[at], mean[at], scale[at], shift[at]);
+                                let centred = x[at] - mean[at];
+                                dx[at].write(dz * scale[at] - offset[at] - centred * slope[at]);
                             }
                         }
                     },

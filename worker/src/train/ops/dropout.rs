@@ -38,18 +38,25 @@ pub(super) fn factors(lane: &Draw, size: usize) -> Vec<f32> {
     if lane.probability == 0.0 {
         return vec![1.0; size];
     }
-    // A unit is dropped if its 32 random bits, as a number, are below this.
-    let threshold = (lane.probability * 2f64.powi(32)) as u32;
+    // A unit is dropped if its 16 random bits, as a number, are below this. What 16 bits cannot tell is
+    // rounded up or down by chance, so that each unit is dropped with exactly the probability.
+    let mut generator = lane.stream.generator();
+    let chance = f64::from(generator.next_u32()) / 2f64.powi(32);
+    let threshold = (lane.probability * 65_536.0 + chance) as u32;
     let kept = (1.0 / (1.0 - lane.probability)) as f32;
-    let mut bytes = vec![0; size * 4];
-    lane.stream.generator().fill_bytes(&mut bytes);
+    let mut bytes = vec![0; size * 2];
+    generator.fill_bytes(&mut bytes);
+    let mut factors = vec![0.0; size];
     simd::dispatch(
         #[inline(always)]
         || {
-            let draws = bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-            draws.map(|draw| if draw < threshold { 0.0 } else { kept }).collect()
+            for (factor, bytes) in factors.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                let draw = u32::from(u16::from_le_bytes(*bytes));
+                *factor = if draw < threshold { 0.0 } else { kept };
+            }
         },
-    )
+    );
+    factors
 }
 
 struct Dropout {
@@ -59,11 +66,16 @@ struct Dropout {
 
 impl Dropout {
     fn multiplied<T: Element>(&self, numbers: &[T]) -> Vec<T> {
-        let pairs = numbers.iter().zip(&self.factors);
+        let mut out = vec![T::zero(); numbers.len()];
         simd::dispatch(
             #[inline(always)]
-            || pairs.map(|(number, factor)| *number * T::from_f64(f64::from(*factor))).collect(),
-        )
+            || {
+                for ((out, number), factor) in out.iter_mut().zip(numbers).zip(&self.factors) {
+                    *out = *number * T::from_f64(f64::from(*factor));
+                }
+            },
+        );
+        out
     }
 }
 

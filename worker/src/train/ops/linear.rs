@@ -9,6 +9,7 @@ use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGrad
 use crate::train::element::Element;
 use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::simd;
+use crate::train::transpose::transpose_into;
 
 /// A fully connected layer.
 ///
@@ -52,10 +53,24 @@ impl Weighted for Linear {
     }
 
     fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let mut y = Vec::with_capacity(self.lanes * self.batch * self.outputs);
-        for (lane, bias) in bias.chunks_exact(self.outputs).enumerate() {
+        let Self { batch, inputs, outputs, .. } = *self;
+        let mut y = Vec::with_capacity(self.lanes * batch * outputs);
+        // A product runs along vectors of one side, which must lie the other way for it: the smaller one moves.
+        let mut moved = vec![T::zero(); inputs * batch.min(outputs)];
+        let mut of_outputs = Vec::new();
+        for (lane, bias) in bias.chunks_exact(outputs).enumerate() {
             let first = y.len();
-            append_product(&mut y, self.input_of(x, lane), self.weight_of(weight, lane).transposed());
+            let (x, weight) = (self.input_of(x, lane), self.weight_of(weight, lane));
+            if batch < outputs {
+                transpose_into(x.numbers(), batch, inputs, &mut moved);
+                of_outputs.clear();
+                append_product(&mut of_outputs, weight, Matrix::new(&moved, inputs, batch));
+                y.resize(first + batch * outputs, T::zero());
+                transpose_into(&of_outputs, outputs, batch, &mut y[first..]);
+            } else {
+                transpose_into(weight.numbers(), outputs, inputs, &mut moved);
+                append_product(&mut y, x, Matrix::new(&moved, inputs, outputs));
+            }
             add_bias(&mut y[first..], bias, self.activation);
         }
         y

@@ -8,7 +8,7 @@ use candle_core::{Device, Result, Shape, Tensor};
 use super::window::{Window, Windows};
 use super::{Tape, Unary, apply_unary};
 use crate::train::element::Element;
-use crate::train::simd;
+use crate::train::simd::{self, Vector, VectorLoop};
 
 /// Max pooling. `x`: `[lanes, batch, height, width, channels]`; gives `[lanes, batch, rows, columns, channels]`.
 pub(crate) fn max_pool(x: &Tensor, window: Window, tape: Option<&mut Tape>) -> Result<Tensor> {
@@ -33,7 +33,7 @@ struct MaxPool {
     batch: usize,
     windows: Windows,
     /// For every number of the result, which place of its window it came from.
-    winners: Vec<u32>,
+    winners: Vec<u16>,
 }
 
 impl Unary for MaxPool {
@@ -45,36 +45,28 @@ impl Unary for MaxPool {
         let Windows { rows, columns, channels, .. } = self.windows;
         let count = self.lanes * self.batch * rows * columns * channels;
         let (mut y, mut winners) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        // A row of results stays in the cache while all places of its windows are looked at.
-        let mut best = vec![T::zero(); columns * channels];
-        let mut from = vec![0; columns * channels];
+        let (mut best, mut from) = (vec![T::zero(); columns * channels], vec![T::zero(); columns * channels]);
+        let mut narrow = vec![0; columns * channels];
+        let mut places = Vec::new();
         for x in x.chunks_exact(self.windows.image()) {
             for row in 0..rows {
-                best.fill(T::from_f64(f64::NEG_INFINITY));
-                from.fill(0);
-                simd::dispatch(
+                simd::dispatch_by(
                     #[inline(always)]
-                    || {
-                        self.each_run(
-                            row,
-                            #[inline(always)]
-                            |run| {
-                                let best = &mut best[run.result..][..channels];
-                                let from = &mut from[run.result..][..channels];
-                                let x = &x[run.image..][..channels];
-                                for ((best, from), x) in best.iter_mut().zip(from).zip(x) {
-                                    // The second half is true for NaN alone.
-                                    #[allow(clippy::eq_op)]
-                                    let wins = *x > *best || *x != *x;
-                                    *best = if wins { *x } else { *best };
-                                    *from = if wins { run.place } else { *from };
-                                }
-                            },
-                        );
+                    |vectors| {
+                        let results = best.chunks_exact_mut(channels).zip(from.chunks_exact_mut(channels));
+                        for (column, (best, from)) in results.enumerate() {
+                            self.places_of(row, column, &mut places);
+                            let mut work = Win { x, places: &places, best, from };
+                            // SAFETY: best and from have so many numbers, and x at each of the places.
+                            unsafe { simd::run(vectors, channels, &mut work) }
+                        }
+                        for (narrow, from) in narrow.iter_mut().zip(&from) {
+                            *narrow = from.to_f64() as i32 as u16;
+                        }
                     },
                 );
                 y.extend_from_slice(&best);
-                winners.extend_from_slice(&from);
+                winners.extend_from_slice(&narrow);
             }
         }
         self.winners = winners;
@@ -82,27 +74,30 @@ impl Unary for MaxPool {
     }
 
     fn backward<T: Element>(&self, x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
-        let mut dx = vec![T::zero(); x.len()];
+        let mut dx = Vec::with_capacity(x.len());
         let Windows { rows, columns, channels, .. } = self.windows;
         let size = columns * channels;
         let mut results = dy.chunks_exact(size).zip(self.winners.chunks_exact(size));
-        for dx in dx.chunks_exact_mut(self.windows.image()) {
+        let mut places = Vec::new();
+        for image in x.chunks_exact(self.windows.image()) {
+            // Zeros for one image at a time are still in the cache when they are added to.
+            let first = dx.len();
+            dx.resize(first + image.len(), T::zero());
+            let dx = &mut dx[first..];
             for (row, (dy, winners)) in (0..rows).zip(&mut results) {
                 simd::dispatch(
                     #[inline(always)]
                     || {
-                        self.each_run(
-                            row,
-                            #[inline(always)]
-                            |run| {
-                                let dx = &mut dx[run.image..][..channels];
-                                let dy = &dy[run.result..][..channels];
-                                let winners = &winners[run.result..][..channels];
+                        let results = dy.chunks_exact(channels).zip(winners.chunks_exact(channels));
+                        for (column, (dy, winners)) in results.enumerate() {
+                            self.places_of(row, column, &mut places);
+                            for place in &places {
+                                let dx = &mut dx[place.image..][..channels];
                                 for ((dx, dy), winner) in dx.iter_mut().zip(dy).zip(winners) {
-                                    *dx += if *winner == run.place { *dy } else { T::zero() };
+                                    *dx += if *winner == place.number { *dy } else { T::zero() };
                                 }
-                            },
-                        );
+                            }
+                        }
                     },
                 );
             }
@@ -111,39 +106,58 @@ impl Unary for MaxPool {
     }
 }
 
-/// The channels of one pixel, as one place of one window.
+/// A place of a window that lies inside of the image.
 #[derive(Clone, Copy)]
-struct Run {
-    /// Where the window's result starts in the row of results.
-    result: usize,
-    /// Where the pixel starts in the image.
+struct Place {
+    /// Where its pixel's channels start in the image.
     image: usize,
-    /// The place's number within its window.
-    place: u32,
+    /// Its number within the window.
+    number: u16,
 }
 
 impl MaxPool {
-    /// Visits the places of a row of windows that lie inside of the image, for each window in order.
+    /// The places of a window that lie inside of the image, in order.
     #[inline(always)]
-    fn each_run(&self, row: usize, mut act: impl FnMut(Run)) {
+    fn places_of(&self, row: usize, column: usize, places: &mut Vec<Place>) {
         let windows = &self.windows;
         let size = windows.window.size;
+        places.clear();
         for inner_row in 0..size {
             let Some(image_row) = windows.image_row(row, inner_row) else {
                 continue;
             };
             for inner_column in 0..size {
-                for column in 0..windows.columns {
-                    let Some(image_column) = windows.image_column(column, inner_column) else {
-                        continue;
-                    };
-                    act(Run {
-                        result: column * windows.channels,
+                if let Some(image_column) = windows.image_column(column, inner_column) {
+                    places.push(Place {
                         image: (image_row * windows.width + image_column) * windows.channels,
-                        place: (inner_row * size + inner_column) as u32,
+                        number: (inner_row * size + inner_column) as u16,
                     });
                 }
             }
+        }
+    }
+}
+
+/// For each channel the largest number of a window, and the number of the place that it came from.
+struct Win<'a, T> {
+    x: &'a [T],
+    places: &'a [Place],
+    best: &'a mut [T],
+    from: &'a mut [T],
+}
+
+impl<T: Element> VectorLoop<T> for Win<'_, T> {
+    #[inline(always)]
+    unsafe fn step<V: Vector<T>>(&mut self, channel: usize) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let (mut best, mut from) = (V::all(f64::NEG_INFINITY), V::all(0.0));
+            for place in self.places {
+                let x = V::load(self.x.as_ptr().add(place.image + channel));
+                (best, from) = best.larger(from, x, V::all(f64::from(place.number)));
+            }
+            best.store(self.best.as_mut_ptr().add(channel));
+            from.store(self.from.as_mut_ptr().add(channel));
         }
     }
 }

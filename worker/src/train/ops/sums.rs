@@ -40,6 +40,57 @@ pub(crate) fn column_sums<'a, T: Element, const M: usize, const N: usize>(
     totals
 }
 
+/// Mean and biased variance of each column of a `[rows, columns]` matrix, which is read once.
+///
+/// Each block of rows has its own, which are put together by the formula of Chan, Golub and LeVeque
+/// (1979), so that the numbers may lie far from zero.
+#[inline(always)]
+pub(crate) fn column_moments<'a, T: Element>(
+    rows: usize,
+    columns: usize,
+    row_of: impl Fn(usize) -> &'a [T],
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut means, mut squares) = (vec![0.0; columns], vec![0.0; columns]);
+    let (mut centre, mut sums) = (vec![T::zero(); columns], vec![T::zero(); columns]);
+    for first in (0..rows).step_by(BLOCK) {
+        let block = first..rows.min(first + BLOCK);
+        let count = block.len() as f64;
+        let sums = &mut sums[..columns];
+        sums.fill(T::zero());
+        for row in block.clone() {
+            let row = &row_of(row)[..columns];
+            for column in 0..columns {
+                sums[column] += row[column];
+            }
+        }
+        let centre = &mut centre[..columns];
+        for (centre, sum) in centre.iter_mut().zip(&*sums) {
+            *centre = T::from_f64(sum.to_f64() / count);
+        }
+        let (before, after) = (first as f64, block.end as f64);
+        for (mean, (square, sum)) in means.iter_mut().zip(squares.iter_mut().zip(&*sums)) {
+            let apart = sum.to_f64() / count - *mean;
+            *mean += apart * count / after;
+            *square += apart * apart * before * count / after;
+        }
+        sums.fill(T::zero());
+        for row in block {
+            let row = &row_of(row)[..columns];
+            for column in 0..columns {
+                let centred = row[column] - centre[column];
+                sums[column] += centred * centred;
+            }
+        }
+        for (square, sum) in squares.iter_mut().zip(&*sums) {
+            *square += sum.to_f64();
+        }
+    }
+    for square in &mut squares {
+        *square /= rows as f64;
+    }
+    (means, squares)
+}
+
 /// The sum of each of `N` quantities along `M` slices of equal length.
 #[inline(always)]
 pub(crate) fn row_sums<T: Element, const M: usize, const N: usize>(
@@ -84,6 +135,18 @@ pub(crate) fn narrowed<T: Element>(numbers: &[f64]) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_far_from_zero_are_exact() {
+        let numbers: Vec<f32> = (0..1_000).map(|number| 1_000.0 + number as f32 / 8.0).collect();
+        let (mean, variance) = column_moments(500, 2, |row| &numbers[2 * row..]);
+        // Each column has every other number of 1,000 + k / 8: 500 of them, a quarter apart.
+        for (column, expected) in [1_062.375, 1_062.5].into_iter().enumerate() {
+            assert!((mean[column] - expected).abs() < 1e-4, "column {column}: {}", mean[column]);
+            let exact = (500.0 * 500.0 - 1.0) / 12.0 / 16.0;
+            assert!((variance[column] - exact).abs() < 1e-5 * exact, "column {column}: {}", variance[column]);
+        }
+    }
 
     #[test]
     fn sums_are_exact_where_plain_f32_addition_is_not() {

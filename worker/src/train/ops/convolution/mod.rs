@@ -1,7 +1,8 @@
 //! Convolution as matrix products, in the way that takes the least time for its shape.
 //!
 //! - `unrolled`: every window becomes a row of a matrix (im2col). For all shapes.
-//! - `winograd`: 3x3 windows, four results at once with 16 multiplications instead of 36.
+//! - `winograd`: windows of 3x3 and 5x5, four results at once with 16 multiplications instead of 36, or
+//!   36 instead of 100.
 
 mod unroll;
 mod unrolled;
@@ -93,15 +94,7 @@ enum Method {
 impl Geometry {
     /// Depends on the layer alone, so that a model is computed in one way whatever its batches.
     fn method(&self) -> Method {
-        match self.windows.window {
-            Window { size: 3, stride: 1, padding: 0..=2 }
-                if self.windows.channels >= winograd::LEAST_CHANNELS
-                    && self.outputs >= winograd::LEAST_CHANNELS =>
-            {
-                Method::Winograd
-            }
-            _ => Method::Unrolled,
-        }
+        if winograd::suits(self) { Method::Winograd } else { Method::Unrolled }
     }
 
     /// Numbers of one image's result.
@@ -181,7 +174,7 @@ mod tests {
     use super::*;
     use crate::train::ops::testing::{Case, assert_close, check_weighted, flat, numbers};
     use crate::train::ops::{GradientSlot, InputGradient};
-    use candle_core::DType;
+    use candle_core::{DType, Var};
 
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
@@ -225,14 +218,17 @@ mod tests {
 
     #[test]
     fn windows_after_winograd_are_those_of_finite_differences_and_of_the_composed_form() {
-        for (name, x, weight, padding) in [
-            ("padded, an odd row and column left over", [1, 2, 5, 3, 16], [1, 16, 144], 1),
-            ("unpadded", [1, 1, 4, 5, 16], [1, 17, 144], 0),
-            ("padded by two", [1, 1, 2, 3, 17], [1, 16, 153], 2),
-            ("lanes", [2, 1, 4, 3, 16], [2, 16, 144], 1),
-            ("lanes that share their images", [1, 1, 3, 4, 16], [2, 16, 144], 1),
+        for (name, x, weight, size, padding) in [
+            ("padded, an odd row and column left over", [1, 2, 5, 3, 16], [1, 16, 144], 3, 1),
+            ("unpadded", [1, 1, 4, 5, 16], [1, 17, 144], 3, 0),
+            ("padded by two", [1, 1, 2, 3, 17], [1, 16, 153], 3, 2),
+            ("lanes", [2, 1, 4, 3, 16], [2, 16, 144], 3, 1),
+            ("lanes that share their images", [1, 1, 3, 4, 16], [2, 16, 144], 3, 1),
+            ("5x5, padded", [1, 2, 4, 5, 16], [1, 16, 400], 5, 2),
+            ("5x5, unpadded", [1, 1, 7, 6, 16], [1, 17, 400], 5, 0),
+            ("5x5, padded by four", [1, 1, 1, 2, 16], [1, 16, 400], 5, 4),
         ] {
-            let window = Window { size: 3, stride: 1, padding };
+            let window = Window { size, stride: 1, padding };
             let windows = window.over(x[2], x[3], x[4]).expect("fits");
             let geometry =
                 Geometry { batch: x[1], outputs: weight[1], windows, activation: Activation::Identity };
@@ -250,27 +246,44 @@ mod tests {
 
     #[test]
     fn winograd_rounds_no_worse_than_is_allowed_to_any_op() {
+        for (size, width) in [(3, 13), (5, 14)] {
+            winograd_rounds_little(size, width);
+        }
+    }
+
+    fn winograd_rounds_little(size: usize, width: usize) {
         // Many channels and blocks. ReLU is left out: a rounding may send it the other way.
-        let (x, weight) = (numbers("x", &[1, 24, 13, 13, 64]), numbers("weight", &[1, 96, 576]));
+        let patch = size * size * 64;
+        let (x, weight) = (numbers("x", &[1, 24, width, width, 64]), numbers("weight", &[1, 96, patch]));
         let bias = numbers("bias", &[1, 96]);
-        let window = Window { size: 3, stride: 1, padding: 1 };
-        let run = |dtype| {
+        let window = Window { size, stride: 1, padding: size / 2 };
+        let fused = || {
             let slots = [GradientSlot::default(), GradientSlot::default()];
-            let (x, weight, bias) = (x.to_dtype(dtype)?, weight.to_dtype(dtype)?, bias.to_dtype(dtype)?);
+            let [x, weight, bias] =
+                [x.to_dtype(DType::F32)?, weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?];
             let (weight, bias) =
                 (Leaf { tensor: &weight, gradient: &slots[0] }, Leaf { tensor: &bias, gradient: &slots[1] });
             let mut tape = Tape::taking(InputGradient::Wanted);
             let y = convolution(&x, weight, bias, window, Activation::Identity, Some(&mut tape))?;
-            let dx = tape.play(numbers("objective", y.dims()).to_dtype(dtype)?)?;
+            let dx = tape.play(numbers("objective", y.dims()).to_dtype(DType::F32)?)?;
             let gradients = [slots[0].take(), slots[1].take(), dx];
             let gradients = gradients.map(|gradient| flat(&gradient.expect("a gradient")));
             Ok::<_, candle_core::Error>((flat(&y), gradients))
         };
-        let (y, gradients) = run(DType::F32).expect("f32");
-        let (exact_y, exact) = run(DType::F64).expect("f64");
-        assert_close("result", &y, &exact_y, 5e-6);
+        let exact = || {
+            let [x, weight, bias] =
+                [Var::from_tensor(&x)?, Var::from_tensor(&weight)?, Var::from_tensor(&bias)?];
+            let y = composed(&x, &weight, &bias, window, Activation::Identity)?;
+            let mut store = (&y * numbers("objective", y.dims()))?.sum_all()?.backward()?;
+            let gradients = [&weight, &bias, &x].map(|variable| store.remove(variable));
+            let gradients = gradients.map(|gradient| flat(&gradient.expect("a gradient")));
+            Ok::<_, candle_core::Error>((flat(&y), gradients))
+        };
+        let (y, gradients) = fused().expect("f32");
+        let (exact_y, exact) = exact().expect("f64");
+        assert_close(&format!("result of {size}x{size}"), &y, &exact_y, 5e-6);
         for (name, (gradient, exact)) in ["weight", "bias", "x"].iter().zip(gradients.iter().zip(&exact)) {
-            assert_close(name, gradient, exact, 5e-6);
+            assert_close(&format!("{name} of {size}x{size}"), gradient, exact, 5e-6);
         }
     }
 

@@ -8,9 +8,10 @@ use std::ops::Range;
 use super::unroll::{roll, unroll, unroll_transposed};
 use super::{Geometry, LaneGradients, LaneSaved};
 use crate::train::element::Element;
-use crate::train::matrix::{Matrix, Write, append_product, multiply, transpose};
+use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::ops::InputGradient;
 use crate::train::ops::linear::{add_bias, before_activation};
+use crate::train::transpose::transpose;
 
 /// About how many numbers the unrolled windows of a tile have.
 const TILE: usize = 160 * 1024;
