@@ -46,6 +46,8 @@ impl Cluster {
         if superseded.is_empty() {
             return Ok(0);
         }
+        // First of the two: a backup takes its time, and naming must not wait for it.
+        let _no_backup = self.artifacts.deletion().await;
         // Until this is done, nobody makes a model theirs.
         let _nobody_names = self.naming.write().await;
         let mut named: BTreeSet<ArtifactHash> = BTreeSet::new();

@@ -4,6 +4,7 @@ mod checkpoint;
 mod collect;
 mod error;
 mod open;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,9 +21,10 @@ use fittingroom_common::view::{LeaderboardView, Progress};
 use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 pub use error::ClusterError;
+pub use tally::Tally;
 
 use crate::artifacts::ArtifactStore;
 use crate::checkpoints::Checkpoints;
@@ -99,7 +101,8 @@ impl Cluster {
         let surroundings = Surroundings { log, clock, checkpoints, lease: leases.length, work, shutdown };
         let (mut stored, mut kept) = (Vec::new(), Vec::new());
         for listed in surroundings.log.searches().await? {
-            let opened = open::search(listed, &surroundings).await?;
+            let span = crate::chronicle::span(&listed.name);
+            let opened = open::search(listed, &surroundings).instrument(span).await?;
             kept.extend(opened.checkpoints());
             stored.push(opened);
         }
@@ -167,7 +170,7 @@ impl Cluster {
     }
 
     /// Every search that goes on, the one with the fewest attempts out on workers first.
-    fn open_searches(&self) -> Vec<SearchHandle> {
+    pub fn open_searches(&self) -> Vec<SearchHandle> {
         let mut open = Vec::new();
         for search in self.searches.read().unwrap_or_else(PoisonError::into_inner).by_id.values() {
             let pulse = search.pulse_now();
@@ -221,7 +224,7 @@ impl Cluster {
                 }
                 created => created?,
             };
-            crate::chronicle::tell(&name, &event);
+            crate::chronicle::span(&name).in_scope(|| crate::chronicle::tell(&event));
             let search = Search::new(id, created, event.at, self.leases.length);
             let handle = runner::start(search, self.surroundings.clone());
             self.searches.write().unwrap_or_else(PoisonError::into_inner).insert(handle.clone());
@@ -391,7 +394,9 @@ impl Cluster {
 
     /// The top of a search's leaderboard now.
     pub async fn view(&self, search: &SearchHandle, top: usize) -> Result<LeaderboardView, ClusterError> {
-        let (workers, slots) = self.workers.totals(self.now());
+        let totals = self.workers.totals(self.now());
+        let count = |it| u32::try_from(it).unwrap_or(u32::MAX);
+        let (workers, slots) = (count(totals.workers), count(totals.slots));
         let view = search
             .query(move |search| LeaderboardView {
                 search: search.summary(),
