@@ -85,3 +85,39 @@ async fn tell_health(mut log: watch::Receiver<LogState>, health: &HealthReporter
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::Request;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
+    use tonic_health::pb::health_server::Health;
+    use tonic_health::server::HealthService;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn workers_are_not_served_while_the_log_cannot_be_written_and_everything_else_is() {
+        let (log, state) = watch::channel(LogState::Writable);
+        let health = HealthReporter::new();
+        let service = HealthService::from_health_reporter(health.clone());
+        let told = tokio::spawn(async move { tell_health(state, &health).await });
+        for (now, workers) in
+            [(LogState::Writable, Serving), (LogState::Failing, NotServing), (LogState::Writable, Serving)]
+        {
+            log.send_replace(now);
+            for (name, expected) in
+                [(ALL, Serving), (OPERATORS, Serving), (ARTIFACTS, Serving), (WORKERS, workers)]
+            {
+                let ask = || Request::new(HealthCheckRequest { service: name.to_owned() });
+                let end = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+                // It is told by another task, a moment later.
+                while service.check(ask()).await.map(|it| it.into_inner().status()).ok() != Some(expected) {
+                    assert!(tokio::time::Instant::now() < end, "{name:?} is not {expected:?} while {now:?}");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        told.abort();
+    }
+}

@@ -72,10 +72,11 @@ impl FromStr for LogFilter {
         // silence everything.
         let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
         let is_known = |part: &&str| is_level(part.rsplit_once('=').map_or(part, |(_, level)| level));
-        let wrong = text.split(',').map(str::trim).find(|part| !is_known(part));
-        match wrong {
-            None if EnvFilter::builder().parse(text).is_ok() => Ok(Self(text.to_owned())),
-            wrong => Err(LogFilterError { wrong: wrong.unwrap_or(text).to_owned() }),
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let filter = parts.join(",");
+        match parts.iter().find(|part| !is_known(part)) {
+            None if EnvFilter::builder().parse(&filter).is_ok() => Ok(Self(filter)),
+            wrong => Err(LogFilterError { wrong: wrong.unwrap_or(&text).to_string() }),
         }
     }
 }
