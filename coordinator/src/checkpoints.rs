@@ -250,7 +250,12 @@ mod tests {
         left.sort();
         assert_eq!(names(folder.path()), left);
 
+        let hold = artifacts.hold().await;
         checkpoints.discard(SEARCH, Discard::All { trial: TrialId::new(1) });
+        let deleting = tokio::time::timeout(Duration::from_millis(50), checkpoints.delete_once()).await;
+        assert!(deleting.is_err(), "a backup may be reading them");
+        assert_eq!(names(folder.path()), left);
+        drop(hold);
         checkpoints.discard(SearchId::new(4), Discard::All { trial });
         assert!(checkpoints.delete_once().await);
         assert_eq!(names(folder.path()), [name(0, b"newer")]);

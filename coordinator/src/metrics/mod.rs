@@ -268,7 +268,7 @@ impl Appended {
     }
 }
 
-fn gauges<'a>(values: impl IntoIterator<Item = (Label, u64)>) -> Family<Label, Gauge> {
+fn gauges(values: impl IntoIterator<Item = (Label, u64)>) -> Family<Label, Gauge> {
     let family = Family::<Label, Gauge>::default();
     for (label, value) in values {
         family.get_or_create(&label).set(value.cast_signed());

@@ -143,6 +143,34 @@ fn a_backup_without_artifacts_is_whole_where_they_are() {
     assert!(run(&["check", "--data", data, "--artifacts", kept]).status.success());
 }
 
+#[test]
+fn a_backup_of_what_is_damaged_or_gone_is_refused_and_names_it() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = write_search(folder.path());
+    let data = folder.path().join("data");
+    let coordinator = Coordinator::start(&data);
+    coordinator.text(&["launch", &file]);
+    work(&coordinator, 1);
+    let best =
+        coordinator.json(&["best", "tiny", "--out", &folder.path().join("best").to_string_lossy(), "--json"]);
+    let hash = best["model_hash"].as_str().expect("a hash");
+    let model = data.join("artifacts").join(&hash[..2]).join(hash);
+    let path = folder.path().join("backup.tar");
+    let path = path.to_str().expect("UTF-8");
+    for (row, change) in [("altered", Some(b"?".as_slice())), ("gone", None)] {
+        match change {
+            Some(bytes) => std::fs::write(&model, bytes).expect("writes"),
+            None => std::fs::remove_file(&model).expect("removes"),
+        }
+        let refused = coordinator.run(&["backup", path]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{row}: {said}");
+        assert!(said.contains(hash) && said.contains("--no-artifacts"), "{row}: {said}");
+        assert!(!Path::new(path).exists(), "{row}");
+    }
+    coordinator.text(&["backup", path, "--no-artifacts"]);
+}
+
 /// Passes on what goes to an address, and so many bytes of each connection that come from it.
 fn cut_after(address: &str, most: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");

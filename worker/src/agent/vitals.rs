@@ -27,6 +27,19 @@ impl Rounds {
     }
 }
 
+/// Whether there is a reason for another sign of life.
+#[derive(Debug)]
+struct Proof {
+    /// The round that the last one was given for.
+    seen: u64,
+}
+
+impl Proof {
+    fn is_given(&mut self, rounds: u64, is_answered: bool) -> bool {
+        rounds != std::mem::replace(&mut self.seen, rounds) || !is_answered
+    }
+}
+
 /// What a worker's life is told by.
 #[derive(Debug)]
 pub(crate) struct Vitals {
@@ -42,14 +55,12 @@ impl Vitals {
     pub(crate) async fn watch(self) {
         let mut told = self.status();
         self.service_manager.ready(&told);
-        let mut seen = self.rounds.count();
+        let mut proof = Proof { seen: self.rounds.count() };
         loop {
             tokio::time::sleep(self.service_manager.interval()).await;
-            let rounds = self.rounds.count();
-            if rounds == seen && self.connection.is_answered() {
+            if !proof.is_given(self.rounds.count(), self.connection.is_answered()) {
                 continue;
             }
-            seen = rounds;
             let status = self.status();
             self.service_manager.alive();
             if status != told {
@@ -67,5 +78,26 @@ impl Vitals {
             (_, false) => "the coordinator does not answer",
         };
         format!("{state}; {busy} of {} slots busy", self.slots)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_that_stand_still_prove_nothing_unless_it_is_the_coordinator_that_does_not_answer() {
+        let mut proof = Proof { seen: 0 };
+        for (row, rounds, is_answered, expected) in [
+            ("joining, no answer yet", 0, true, false),
+            ("there is nobody", 0, false, true),
+            ("a first round", 1, true, true),
+            ("none since", 1, true, false),
+            ("many since", 9, true, true),
+            ("the coordinator is gone", 9, false, true),
+            ("it is back, and heartbeats are not", 9, true, false),
+        ] {
+            assert_eq!(proof.is_given(rounds, is_answered), expected, "{row}");
+        }
     }
 }
