@@ -41,3 +41,57 @@ pub(super) fn copy(from: &Path, to: &Path, stop: &CancellationToken) -> Result<(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::SqliteLog;
+
+    /// The first and the last row, which lie in different portions of a copy.
+    fn ends(connection: &Connection) -> [i64; 2] {
+        ["0", "9999"].map(|name| {
+            let read = "SELECT unicode(manifest) FROM datasets WHERE name = ?1";
+            connection.query_row(read, [name], |row| row.get(0)).expect("is there")
+        })
+    }
+
+    #[test]
+    fn a_copy_is_of_the_moment_at_which_it_was_begun_and_holds_up_nobody_who_writes() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let [from, to] = ["log.sqlite", "copy.sqlite"].map(|name| folder.path().join(name));
+        let log = SqliteLog::open(&from).expect("opens");
+        let writer = Connection::open(&from).expect("opens");
+        writer
+            .execute_batch(
+                "WITH RECURSIVE number (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < 29999)
+                 INSERT INTO datasets SELECT n, CAST('0' || hex(zeroblob(500)) AS BLOB) FROM number",
+            )
+            .expect("fills");
+        let before = ends(&writer);
+
+        let copying = std::thread::spawn({
+            let (from, to) = (from.clone(), to.clone());
+            move || copy(&from, &to, &CancellationToken::new())
+        });
+        // Its first portion is there.
+        while std::fs::metadata(&to).map_or(0, |it| it.len()) == 0 {
+            std::thread::yield_now();
+        }
+        let mut written = 0;
+        while !copying.is_finished() {
+            writer
+                .execute_batch("UPDATE datasets SET manifest = CAST('1' AS BLOB) WHERE name IN ('0', '9999')")
+                .expect("writes");
+            written += 1;
+        }
+        copying.join().expect("ends").expect("copies");
+        assert!(written > 1, "the writer waited for the copy");
+        assert_ne!(ends(&writer), before);
+        assert_eq!(ends(&Connection::open(&to).expect("opens")), before);
+        drop(log);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let given_up = copy(&from, &folder.path().join("another.sqlite"), &stop);
+        assert!(matches!(given_up, Err(LogError::Closed)), "{given_up:?}");
+    }
+}
