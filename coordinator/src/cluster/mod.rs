@@ -5,6 +5,7 @@ mod collect;
 mod error;
 mod open;
 mod tally;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use fittingroom_common::id::{Attempt, Name, SearchId, SlotNumber, WorkerId};
 use fittingroom_common::operator::Launch;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Report;
-use fittingroom_common::view::{LeaderboardView, Progress};
+use fittingroom_common::view::Progress;
 use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,9 +38,6 @@ use crate::workers::Workers;
 
 /// How long a slot waits for one search's answer before it asks the next.
 const SEARCH_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The most running trials of one view.
-const MOST_RUNNING_ROWS: usize = 1000;
 
 /// How a coordinator keeps its leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -390,22 +388,5 @@ impl Cluster {
         drop(naming);
         self.collect_later(search);
         Ok(())
-    }
-
-    /// The top of a search's leaderboard now.
-    pub async fn view(&self, search: &SearchHandle, top: usize) -> Result<LeaderboardView, ClusterError> {
-        let totals = self.workers.totals(self.now());
-        let count = |it| u32::try_from(it).unwrap_or(u32::MAX);
-        let (workers, slots) = (count(totals.workers), count(totals.slots));
-        let view = search
-            .query(move |search| LeaderboardView {
-                search: search.summary(),
-                ranked: search.ranked().take(top).collect(),
-                running: search.running_rows(MOST_RUNNING_ROWS),
-                workers,
-                slots,
-            })
-            .await?;
-        Ok(view)
     }
 }

@@ -19,7 +19,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::cluster::{Cluster, Tally};
@@ -278,7 +277,9 @@ fn gauges(values: impl IntoIterator<Item = (Label, u64)>) -> Family<Label, Gauge
 
 fn looked_up(tally: &Tally, log: LogState) -> Registry {
     let mut it = Registry::with_prefix(PREFIX);
-    it.register("build", "The version of this program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    // A gauge, since readers of the older format know of nothing of the kind of an information.
+    let version = gauges([([("version", env!("CARGO_PKG_VERSION"))], 1)]);
+    it.register("build_info", "The version of this program", version);
     let searches = SearchState::ALL.map(|state| ([("state", state.name())], tally.searches(state)));
     it.register("searches", "Searches by their state", gauges(searches));
     let trials = TrialState::ALL.map(|it| (of_state(it), tally.trials(it)));

@@ -159,6 +159,7 @@ fn metrics_say_what_list_and_leaderboard_say() {
         ("trials{state=\"RUNNING\"}", 1.0),
         ("searches{state=\"RUNNING\"}", 1.0),
         ("log_writable", 1.0),
+        (concat!("build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
         ("calls_total{method=\"/fittingroom.v1.WorkerService/Report\"}", 1.0),
     ] {
         assert_eq!(is(&running, name), value, "{name}");
