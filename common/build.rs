@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".fittingroom.v1.Chunk")
         .bytes(".fittingroom.v1.CheckpointChunk")
+        .bytes(".fittingroom.v1.BackupResponse")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 use crate::dataset::Manifest;
 use crate::id::{ArtifactHash, Name};
 use crate::space::SearchSpec;
@@ -67,4 +70,23 @@ pub enum FetchStep {
     Progress(String),
     /// The dataset is there.
     Done(Manifest),
+}
+
+/// What a backup holds beside the event log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Artifacts {
+    /// Every model, dataset and checkpoint that is needed to go on.
+    Included,
+    /// Nothing: they are kept elsewhere.
+    LeftOut,
+}
+
+/// What the coordinator sends of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupPart {
+    /// First of all, how many bytes it has.
+    Total(u64),
+    /// The next bytes.
+    Bytes(Bytes),
 }

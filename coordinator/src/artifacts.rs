@@ -18,8 +18,9 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
 
 /// The largest chunk in which artifacts travel, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -37,7 +38,12 @@ pub struct ArtifactStore {
     collecting: PathBuf,
     /// What was uploaded within [`UPLOAD_GRACE`], and when.
     uploaded: Arc<Mutex<BTreeMap<ArtifactHash, Instant>>>,
+    /// Shared by those who read all that a log names, held alone by whoever deletes.
+    deletions: Arc<RwLock<()>>,
 }
+
+/// As long as it lives, nothing is deleted.
+pub(crate) type Hold = OwnedRwLockReadGuard<()>;
 
 /// Why the store did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +88,7 @@ impl ArtifactStore {
         std::fs::create_dir_all(&collecting)?;
         crate::checkpoints::remove_parts(folder);
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), collecting, uploaded: Arc::default() })
+        Ok(Self::new(Arc::new(store), collecting))
     }
 
     /// A store in a folder, or at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
@@ -103,7 +109,26 @@ impl ArtifactStore {
         let (store, prefix) =
             object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(error.to_string()))?;
         std::fs::create_dir_all(&collecting)?;
-        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), collecting, uploaded: Arc::default() })
+        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), collecting))
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, collecting: PathBuf) -> Self {
+        Self { store, collecting, uploaded: Arc::default(), deletions: Arc::default() }
+    }
+
+    /// Keeps everything that is there until the answer is dropped.
+    pub(crate) async fn hold(&self) -> Hold {
+        Arc::clone(&self.deletions).read_owned().await
+    }
+
+    /// The right to delete, until the answer is dropped. Whoever waits for it must hold up nobody else.
+    pub(crate) async fn deletion(&self) -> RwLockWriteGuard<'_, ()> {
+        self.deletions.write().await
+    }
+
+    /// A folder for something of the moment. What a crash leaves of it is removed at the next start.
+    pub(crate) fn temporary_folder(&self) -> Result<TempDir, ArtifactError> {
+        Ok(TempDir::new_in(&self.collecting)?)
     }
 
     /// Whether an artifact is there.
@@ -122,7 +147,12 @@ impl ArtifactStore {
 
     /// How many bytes an artifact has.
     pub async fn size(&self, hash: ArtifactHash) -> Result<u64, ArtifactError> {
-        Ok(self.store.head(&place(hash)).await.map_err(|error| missing(error, hash))?.size)
+        self.size_at(hash, &place(hash)).await
+    }
+
+    /// How many bytes there are at this place, which are to have this hash.
+    pub(crate) async fn size_at(&self, hash: ArtifactHash, place: &ObjectPath) -> Result<u64, ArtifactError> {
+        Ok(self.store.head(place).await.map_err(|error| missing(error, hash))?.size)
     }
 
     /// Stores bytes.
@@ -252,7 +282,7 @@ impl ArtifactStore {
 }
 
 /// Where an artifact lies: spread over 256 folders, so that none grows too long.
-fn place(hash: ArtifactHash) -> ObjectPath {
+pub(crate) fn place(hash: ArtifactHash) -> ObjectPath {
     let name = hash.to_string();
     ObjectPath::from_iter([&name[..2], name.as_str()])
 }

@@ -28,7 +28,7 @@ const FOLDER: &str = "checkpoints";
 const RETRY: Duration = Duration::from_secs(60);
 
 /// One trial of one search.
-type TrialKey = (SearchId, TrialId);
+pub(crate) type TrialKey = (SearchId, TrialId);
 
 /// The stored checkpoints.
 #[derive(Debug)]
@@ -160,6 +160,7 @@ impl Checkpoints {
         let useless = self.index().useless.clone();
         let mut failure = None;
         for (trial, hash) in useless {
+            let _no_backup = self.artifacts.deletion().await;
             match self.artifacts.delete_at(&place(trial, hash)).await {
                 Ok(()) => drop(self.index().useless.remove(&(trial, hash))),
                 Err(error) => failure = Some(error),
@@ -176,12 +177,12 @@ impl Checkpoints {
 }
 
 /// Where a checkpoint lies. All in one folder: there are two for each trial that runs.
-fn place((search, trial): TrialKey, hash: ArtifactHash) -> ObjectPath {
+pub(crate) fn place((search, trial): TrialKey, hash: ArtifactHash) -> ObjectPath {
     ObjectPath::from_iter([FOLDER.to_owned(), format!("{search}-{trial}-{hash}")])
 }
 
 /// What lies at a place; `None` if it is nothing of ours.
-fn key_of(place: &ObjectPath) -> Option<(TrialKey, ArtifactHash)> {
+pub(crate) fn key_of(place: &ObjectPath) -> Option<(TrialKey, ArtifactHash)> {
     let (search, rest) = place.filename()?.split_once('-')?;
     let (trial, hash) = rest.split_once('-')?;
     let key = (SearchId::new(search.parse().ok()?), TrialId::new(trial.parse().ok()?));
@@ -249,7 +250,12 @@ mod tests {
         left.sort();
         assert_eq!(names(folder.path()), left);
 
+        let hold = artifacts.hold().await;
         checkpoints.discard(SEARCH, Discard::All { trial: TrialId::new(1) });
+        let deleting = tokio::time::timeout(Duration::from_millis(50), checkpoints.delete_once()).await;
+        assert!(deleting.is_err(), "a backup may be reading them");
+        assert_eq!(names(folder.path()), left);
+        drop(hold);
         checkpoints.discard(SearchId::new(4), Discard::All { trial });
         assert!(checkpoints.delete_once().await);
         assert_eq!(names(folder.path()), [name(0, b"newer")]);

@@ -2,50 +2,67 @@
 
 use fittingroom_common::event::{Event, Fact};
 use fittingroom_common::id::Name;
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, error_span, info, warn};
 
-/// Writes a line for an event that was decided.
-pub(crate) fn tell(search: &Name, event: &Event) {
+/// The span of everything that is about a search. It says which in every line, whatever the log's level.
+pub(crate) fn span(search: &Name) -> Span {
+    error_span!(parent: None, "search", %search)
+}
+
+/// Writes a line for an event that was decided. To be called in the span of its search.
+pub(crate) fn tell(event: &Event) {
     match &event.fact {
-        Fact::SearchCreated(_) => info!(%search, "search created"),
-        Fact::TrialPlanned { trial, .. } => debug!(%search, %trial, "trial planned"),
-        Fact::AttemptStarted { attempt, holder } => {
-            debug!(%search, %attempt, worker = %holder.name, slot = %holder.slot, "attempt started");
+        Fact::SearchCreated(_) => info!("search created"),
+        Fact::TrialPlanned { trial, .. } => debug!(trial = trial.get(), "trial planned"),
+        Fact::AttemptStarted { attempt: at, holder } => {
+            debug!(trial = at.trial.get(), attempt = at.number.get(), worker = %holder.name, slot = holder.slot.get(), "attempt started");
         }
-        Fact::EpochReported { attempt, report } => {
-            debug!(%search, %attempt, epoch = report.epoch, "epoch reported")
+        Fact::EpochReported { attempt: at, report } => {
+            debug!(trial = at.trial.get(), attempt = at.number.get(), epoch = report.epoch, "epoch reported")
         }
         // A line for each of a million trials would drown the others.
-        Fact::TrialCompleted { attempt, model: None } => debug!(%search, %attempt, "trial complete"),
-        Fact::TrialCompleted { attempt, model: Some(_) } => {
-            info!(%search, %attempt, "trial complete, the best so far");
+        Fact::TrialCompleted { attempt: at, model: None } => {
+            debug!(trial = at.trial.get(), attempt = at.number.get(), "trial complete")
         }
-        Fact::AttemptFailed { attempt, failure } => warn!(%search, %attempt, %failure, "attempt failed"),
-        Fact::AttemptReleased { attempt } => info!(%search, %attempt, "attempt given back"),
+        Fact::TrialCompleted { attempt: at, model: Some(_) } => {
+            info!(trial = at.trial.get(), attempt = at.number.get(), "trial complete, the best so far");
+        }
+        Fact::AttemptFailed { attempt: at, failure } => {
+            warn!(trial = at.trial.get(), attempt = at.number.get(), %failure, "attempt failed")
+        }
+        Fact::AttemptReleased { attempt: at } => {
+            info!(trial = at.trial.get(), attempt = at.number.get(), "attempt given back")
+        }
         Fact::TrialFailed { trial, failure } => {
-            warn!(%search, %trial, reason = %failure.reason, "trial failed")
+            warn!(trial = trial.get(), reason = %failure.reason, "trial failed")
         }
-        Fact::TrialCancelled { trial } => info!(%search, %trial, "trial cancelled"),
-        Fact::EvaluationStarted { attempt, holder } => {
-            info!(%search, %attempt, worker = %holder.name, "evaluating the best model on the test set");
+        Fact::TrialCancelled { trial } => info!(trial = trial.get(), "trial cancelled"),
+        Fact::EvaluationStarted { attempt: at, holder } => {
+            info!(trial = at.trial.get(), attempt = at.number.get(), worker = %holder.name, "evaluating the best model on the test set");
         }
-        Fact::EvaluationFailed { attempt, failure } => {
-            warn!(%search, %attempt, %failure, "evaluation failed")
+        Fact::EvaluationFailed { attempt: at, failure } => {
+            warn!(trial = at.trial.get(), attempt = at.number.get(), %failure, "evaluation failed")
         }
         Fact::BestEvaluated { trial, test } => {
-            info!(%search, %trial, test_accuracy = test.accuracy.get(), "best model evaluated");
+            info!(trial = trial.get(), test_accuracy = test.accuracy.get(), "best model evaluated");
         }
-        Fact::CheckpointKept { attempt, checkpoint } => {
-            debug!(%search, %attempt, epoch = checkpoint.place.epoch, step = checkpoint.place.step, "checkpoint kept");
+        Fact::CheckpointKept { attempt: at, checkpoint } => {
+            debug!(
+                trial = at.trial.get(),
+                attempt = at.number.get(),
+                epoch = checkpoint.place.epoch,
+                step = checkpoint.place.step,
+                "checkpoint kept"
+            );
         }
-        Fact::CheckpointLost { attempt, hash, problem } => {
-            warn!(%search, %attempt, %hash, problem, "checkpoint lost, going on from the one before");
+        Fact::CheckpointLost { attempt: at, hash, problem } => {
+            warn!(trial = at.trial.get(), attempt = at.number.get(), %hash, problem, "checkpoint lost, going on from the one before");
         }
-        Fact::SearchPaused => info!(%search, "search paused"),
-        Fact::SearchResumed => info!(%search, "search resumed"),
-        Fact::SearchStopping { reason } => info!(%search, reason, "search stopping"),
-        Fact::SearchCancelled => info!(%search, "search cancelled"),
-        Fact::SearchCompleted => info!(%search, "search complete"),
-        Fact::SearchFailed { reason } => warn!(%search, reason, "search failed"),
+        Fact::SearchPaused => info!("search paused"),
+        Fact::SearchResumed => info!("search resumed"),
+        Fact::SearchStopping { reason } => info!(reason, "search stopping"),
+        Fact::SearchCancelled => info!("search cancelled"),
+        Fact::SearchCompleted => info!("search complete"),
+        Fact::SearchFailed { reason } => warn!(reason, "search failed"),
     }
 }

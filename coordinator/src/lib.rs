@@ -7,6 +7,7 @@
 pub mod access;
 pub mod artifacts;
 pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod checkpoints;
 mod chronicle;
@@ -18,8 +19,10 @@ pub mod history;
 pub mod leaderboard;
 pub mod log;
 pub mod method;
+mod metrics;
 pub mod runner;
 pub mod search;
 pub mod serve;
 pub mod service;
+mod vitals;
 pub mod workers;

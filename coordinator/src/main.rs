@@ -1,25 +1,29 @@
 //! The program `fittingroom`: parses its arguments, sets up its log, and runs a command.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use fittingroom_coordinator::cli::Cli;
-use tracing_subscriber::EnvFilter;
 
 // A call is many small allocations, most of them freed by another thread than made them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// How long what is still going on may take once the command has ended. Whatever was acknowledged is durable by then.
+const LEFTOVERS: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    let default = if cli.is_server() { "info" } else { "warn" };
-    let filter = EnvFilter::try_from_env("FITTINGROOM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    cli.run().await
+    cli.start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the program cannot start its threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(cli.run());
+    runtime.shutdown_timeout(LEFTOVERS);
+    code
 }

@@ -7,19 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fittingroom_common::process::ServiceManager;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use crate::access::{self, GateLayer, Keys, Protection, Tls, TlsError, TokenFile, TokenFileError};
 use crate::artifacts::{ArtifactError, ArtifactStore};
 use crate::clock::SystemClock;
 use crate::cluster::{Cluster, ClusterError, Leases};
-use crate::log::{LogError, SqliteLog};
-use crate::service;
+use crate::log::{LogError, MeteredLog, SqliteLog};
+use crate::metrics::{self, Door, Metrics};
+use crate::{service, vitals};
 
 /// How long open calls may take to end once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a coordinator takes to end at most: open calls, what the log has left to write, and the rest.
+pub const LONGEST_ENDING: Duration = Duration::from_secs(15);
 
 /// What a coordinator serves, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,17 @@ pub struct Config {
     pub leases: Leases,
     /// How it is protected.
     pub protection: Protection,
+    /// Who wants to know that it works.
+    pub service_manager: ServiceManager,
+}
+
+/// Where a coordinator listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For workers and commands.
+    pub calls: TcpListener,
+    /// For monitoring, if it is to be asked.
+    pub metrics: Option<TcpListener>,
 }
 
 /// Why a coordinator does not serve.
@@ -51,10 +67,12 @@ pub enum ServeError {
         first: Vec<String>,
     },
     /// The address cannot be listened on.
-    #[error("{address} cannot be listened on: {source}{}", in_use_help(source))]
+    #[error("{address} cannot be listened on: {source}{}", in_use_help(source, flag))]
     Bind {
         /// The address.
         address: SocketAddr,
+        /// The flag that names it.
+        flag: &'static str,
         /// Why not.
         source: io::Error,
     },
@@ -94,10 +112,12 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-fn in_use_help(error: &io::Error) -> &'static str {
+fn in_use_help(error: &io::Error, flag: &str) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; is a coordinator running there already? Choose another with --listen",
-        _ => "",
+        io::ErrorKind::AddrInUse => {
+            format!("; is a coordinator running there already? Choose another with {flag}")
+        }
+        _ => String::new(),
     }
 }
 
@@ -105,15 +125,19 @@ fn on_lines(commands: &[String]) -> String {
     commands.iter().map(|command| format!("\n  {command}")).collect()
 }
 
-/// Listens on an address. One that others can reach is refused unless `exposure` allows it.
-pub async fn bind(address: SocketAddr, exposure: Exposure) -> Result<TcpListener, ServeError> {
+/// Listens on an address, which `flag` names. One that others can reach is refused unless `exposure` allows it.
+pub async fn bind(
+    address: SocketAddr,
+    flag: &'static str,
+    exposure: &Exposure,
+) -> Result<TcpListener, ServeError> {
     match exposure {
         Exposure::LoopbackUntil(first) if !first.is_empty() && !address.ip().is_loopback() => {
-            return Err(ServeError::Exposed { address, first });
+            return Err(ServeError::Exposed { address, first: first.clone() });
         }
         Exposure::LoopbackUntil(_) | Exposure::Anyone => {}
     }
-    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })
+    TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, flag, source })
 }
 
 /// Who may reach a coordinator.
@@ -129,12 +153,14 @@ pub enum Exposure {
 /// search is replayed and calls are about to be answered.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: CancellationToken,
     ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
     let _lock = lock(&config.data)?;
-    let log = Arc::new(SqliteLog::open(&config.data.join("log.sqlite"))?);
+    let metrics = Metrics::new(access::paths());
+    let log = MeteredLog::new(SqliteLog::open(&config.data.join("log.sqlite"))?, metrics.clone());
+    let log_state = log.state();
     let incoming = config.data.join("incoming");
     clear(&incoming).map_err(|source| ServeError::Data { path: incoming.clone(), source })?;
     let artifacts = match &config.artifacts {
@@ -149,16 +175,35 @@ pub async fn run(
         keys.need();
     }
     let clock = Arc::new(SystemClock::start());
-    let cluster =
-        Cluster::open(log, artifacts, clock, config.leases, config.dataset_folders, shutdown.clone()).await?;
-    if let Ok(address) = listener.local_addr() {
+    let cluster = Cluster::open(
+        Arc::new(log),
+        artifacts,
+        clock,
+        config.leases,
+        config.dataset_folders,
+        shutdown.clone(),
+    )
+    .await?;
+    let cluster = Arc::new(cluster);
+    if let Ok(address) = listeners.calls.local_addr() {
         let (encrypted, authenticated) = (tls.is_some(), keys.are_needed());
         info!(%address, data = %config.data.display(), encrypted, authenticated, "coordinator ready");
     }
     ready();
+    let service_manager = config.service_manager;
+    service_manager.ready("answering calls");
+    if let Some(listener) = listeners.metrics {
+        let door = door(&listener, tls.clone(), Arc::clone(&keys));
+        let (cluster, metrics, log) = (Arc::clone(&cluster), metrics.clone(), log_state.clone());
+        let scrape = move || metrics.scrape(&cluster, *log.borrow());
+        tokio::spawn(metrics::serve(listener, door, scrape, shutdown.clone()));
+    }
+    let health = HealthReporter::new();
+    tokio::spawn(vitals::watch(Arc::clone(&cluster), log_state, health.clone(), service_manager));
     tokio::spawn(access::watch(tokens, Arc::clone(&keys), tls.clone(), shutdown.clone()));
-    let connections = access::connections(listener, tls, config.protection.max_connections);
-    let server = service::router(Arc::new(cluster), GateLayer::new(keys))
+    let most = config.protection.max_connections;
+    let connections = access::connections(listeners.calls, tls, most, metrics.clone());
+    let server = service::router(cluster, GateLayer::new(keys, metrics), health)
         .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let give_up = async {
         shutdown.cancelled().await;
@@ -172,8 +217,16 @@ pub async fn run(
     Ok(())
 }
 
+/// Who may read the metrics: on loopback everybody, since they name nobody and tell no secret.
+fn door(listener: &TcpListener, tls: Option<Arc<Tls>>, keys: Arc<Keys>) -> Door {
+    match listener.local_addr() {
+        Ok(address) if address.ip().is_loopback() => Door::Open,
+        Ok(_) | Err(_) => Door::Guarded { tls, keys },
+    }
+}
+
 /// Takes the data folder for this process. The lock ends with the process, however it ends.
-fn lock(data: &Path) -> Result<File, ServeError> {
+pub(crate) fn lock(data: &Path) -> Result<File, ServeError> {
     let failed = |source| ServeError::Data { path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(failed)?;
     let mut options = OpenOptions::new();

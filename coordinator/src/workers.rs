@@ -42,6 +42,19 @@ struct Known {
     swept: Option<Timestamp>,
 }
 
+/// How many workers are connected, and what they have together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerTotals {
+    /// The workers.
+    pub workers: u64,
+    /// Those of them that take no new work.
+    pub draining: u64,
+    /// Their slots.
+    pub slots: u64,
+    /// The slots that had work at the last heartbeat.
+    pub busy: u64,
+}
+
 /// Why a worker is not taken as one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerError {
@@ -178,10 +191,15 @@ impl Workers {
         rows
     }
 
-    /// How many workers are connected, and how many slots they have together.
-    pub fn totals(&self, now: Timestamp) -> (u32, u32) {
-        let known = self.known(now, Sweep::Now);
-        let slots = known.entries.values().map(|entry| entry.info.slots).fold(0, u32::saturating_add);
-        (u32::try_from(known.entries.len()).unwrap_or(u32::MAX), slots)
+    /// How many workers are connected, and what they have together.
+    pub fn totals(&self, now: Timestamp) -> WorkerTotals {
+        let mut totals = WorkerTotals::default();
+        for entry in self.known(now, Sweep::Now).entries.values() {
+            totals.workers += 1;
+            totals.draining += u64::from(entry.draining);
+            totals.slots += u64::from(entry.info.slots);
+            totals.busy += u64::from(entry.busy.min(entry.info.slots));
+        }
+        totals
     }
 }

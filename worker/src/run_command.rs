@@ -1,6 +1,5 @@
 //! `fittingroom-worker run`: parses, sets up diagnostics and signals, and calls the agent.
 
-use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,10 +8,10 @@ use std::time::Duration;
 use fittingroom_common::access::{Access, AccessError, Fingerprint, Sources};
 use fittingroom_common::convert::MAX_SLOTS;
 use fittingroom_common::id::Name;
+use fittingroom_common::process::{LogFilter, LogFormat, ServiceManager, start_log};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing::{error, info};
 
 use crate::agent::{self, AgentError, Config, DeviceError, Devices, Timing, TrainerProgram};
 use crate::signals::Signals;
@@ -23,7 +22,7 @@ use crate::train::device::DeviceChoice;
 #[command(after_help = "Example:\n  \
     fittingroom-worker run --coordinator http://127.0.0.1:7733 --device cpu --slots 2\n\n\
     Ctrl-C or SIGTERM gives running trials back to the coordinator and ends; a second one ends at once.\n\
-    FITTINGROOM_LOG=debug shows more on stderr.")]
+    --log-level debug shows more on stderr.")]
 pub struct RunArguments {
     /// Where the coordinator is
     #[arg(long, env = "FITTINGROOM_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7733", value_parser = coordinator)]
@@ -60,6 +59,14 @@ pub struct RunArguments {
     /// How long running trials may go on after the first signal to end
     #[arg(long, env = "FITTINGROOM_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 0)]
     drain_seconds: u32,
+
+    /// What is shown on stderr: error, warn, info, debug, trace or off, or a level for each part of the program
+    #[arg(long, env = "FITTINGROOM_LOG", value_name = "LEVEL", default_value = "info")]
+    log_level: LogFilter,
+
+    /// How it is shown: text, or json with a document on each line
+    #[arg(long, env = "FITTINGROOM_LOG_FORMAT", value_name = "FORMAT", default_value_t)]
+    log_format: LogFormat,
 }
 
 /// Why the command failed.
@@ -97,15 +104,7 @@ impl RunError {
 impl RunArguments {
     /// Runs the agent until a signal ends it.
     pub fn execute(self) -> Result<ExitCode, RunError> {
-        // Only a caller that set up diagnostics of its own makes this fail, and then that is well.
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(
-                EnvFilter::try_from_env("FITTINGROOM_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
-            )
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .try_init();
+        start_log(self.log_format, &self.log_level);
         let config = self.config()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -132,6 +131,7 @@ impl RunArguments {
                 source,
             })?,
             timing: Timing { drain: Duration::from_secs(self.drain_seconds.into()), ..Timing::default() },
+            service_manager: ServiceManager::from_environment(),
         })
     }
 }
@@ -140,19 +140,22 @@ async fn run(config: Config) -> Result<ExitCode, RunError> {
     let mut signals =
         Signals::listen().map_err(|source| RunError::System { what: "listen for signals", source })?;
     let shutdown = CancellationToken::new();
+    let (longest_ending, service_manager) = (config.timing.longest_ending(), config.service_manager);
     let agent = agent::run(config, shutdown.clone());
-    let twice = async {
+    let no_longer = async {
         let signal = signals.next().await;
         info!(signal, "told to end; a second signal ends at once");
+        service_manager.stopping(longest_ending);
         shutdown.cancel();
-        signals.next().await
+        match tokio::time::timeout(longest_ending, signals.next()).await {
+            Ok(signal) => info!(signal, "told again; ending at once"),
+            // A device's driver, say, that does not let go of a trainer.
+            Err(_) => error!(seconds = longest_ending.as_secs(), "something does not end; ending at once"),
+        }
     };
     tokio::select! {
         ended = agent => ended.map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        signal = twice => {
-            info!(signal, "told again; ending at once");
-            Ok(ExitCode::FAILURE)
-        }
+        () = no_longer => Ok(ExitCode::FAILURE),
     }
 }
 
@@ -239,6 +242,8 @@ mod tests {
             ("--device=gpu", "cuda:N"),
             ("--name=my worker", "not a usable name"),
             ("--drain-seconds=-1", "invalid"),
+            ("--log-level=inof", "say error, warn"),
+            ("--log-format=xml", "say text or json"),
         ] {
             let error = parse(&[argument]).expect_err(argument);
             assert_eq!(error.exit_code(), 2, "{argument}");

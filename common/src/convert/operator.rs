@@ -2,7 +2,7 @@
 
 use super::{DecodeError, exactly, required};
 use crate::id::{ArtifactHash, Name};
-use crate::operator::{Action, AddDataset, FetchStep, Launch};
+use crate::operator::{Action, AddDataset, Artifacts, BackupPart, FetchStep, Launch};
 use crate::proto as pb;
 
 impl From<Launch> for pb::LaunchRequest {
@@ -87,6 +87,41 @@ impl TryFrom<pb::FetchDatasetResponse> for FetchStep {
         Ok(match required("fetch.kind", it.kind)? {
             Kind::Progress(text) => Self::Progress(text),
             Kind::Dataset(dataset) => Self::Done(dataset.try_into()?),
+        })
+    }
+}
+
+impl From<Artifacts> for pb::BackupRequest {
+    fn from(it: Artifacts) -> Self {
+        Self { without_artifacts: it == Artifacts::LeftOut }
+    }
+}
+
+impl From<pb::BackupRequest> for Artifacts {
+    fn from(it: pb::BackupRequest) -> Self {
+        if it.without_artifacts { Self::LeftOut } else { Self::Included }
+    }
+}
+
+impl From<BackupPart> for pb::BackupResponse {
+    fn from(it: BackupPart) -> Self {
+        use pb::backup_response::Kind;
+        let kind = match it {
+            BackupPart::Total(bytes) => Kind::TotalBytes(bytes),
+            BackupPart::Bytes(bytes) => Kind::Data(bytes),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<pb::BackupResponse> for BackupPart {
+    type Error = DecodeError;
+
+    fn try_from(it: pb::BackupResponse) -> Result<Self, DecodeError> {
+        use pb::backup_response::Kind;
+        Ok(match required("backup.kind", it.kind)? {
+            Kind::TotalBytes(bytes) => Self::Total(bytes),
+            Kind::Data(bytes) => Self::Bytes(bytes),
         })
     }
 }

@@ -24,6 +24,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
 use super::tls::Tls;
+use crate::metrics::{Connected as Counted, Metrics, RefusedConnection};
 
 /// The most connections at a time, if nothing else is said. A worker has two.
 pub const MOST_CONNECTIONS: usize = 16_384;
@@ -49,9 +50,10 @@ pub(crate) fn connections(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     most: usize,
+    metrics: Metrics,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (begun, waiting) = mpsc::channel(WAITING);
-    tokio::spawn(accept(listener, tls, most, begun));
+    tokio::spawn(accept(listener, tls, most, metrics, begun));
     ReceiverStream::new(waiting)
 }
 
@@ -59,6 +61,7 @@ async fn accept(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     most: usize,
+    metrics: Metrics,
     begun: mpsc::Sender<io::Result<Connection>>,
 ) {
     let places = Places::new(most, MOST_PER_ADDRESS);
@@ -79,6 +82,7 @@ async fn accept(
         let place = match places.take(address.ip()) {
             Ok(place) => place,
             Err(full) => {
+                metrics.connection_refused(full.into());
                 // Whoever comes too often must not fill the log.
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_PAUSE) {
                     complained = Some(tokio::time::Instant::now());
@@ -90,7 +94,7 @@ async fn accept(
         // Small messages that wait for company would be late.
         let _ = stream.set_nodelay(true);
         let tls = tls.clone();
-        let begun = begun.clone();
+        let (begun, metrics) = (begun.clone(), metrics.clone());
         tokio::spawn(async move {
             let io = match tls {
                 None => Io::Plain(stream),
@@ -99,10 +103,12 @@ async fn accept(
                     match tokio::time::timeout(HANDSHAKE, handshake).await {
                         Ok(Ok(stream)) => Io::Encrypted(Box::new(stream)),
                         Ok(Err(error)) => {
+                            metrics.connection_refused(RefusedConnection::NoTls);
                             debug!(%address, %error, "no TLS");
                             return;
                         }
                         Err(_) => {
+                            metrics.connection_refused(RefusedConnection::NoTls);
                             debug!(%address, "the TLS handshake took too long");
                             return;
                         }
@@ -110,7 +116,7 @@ async fn accept(
                 }
             };
             // The server may be stopping.
-            let _ = begun.send(Ok(Connection::new(io, address, place))).await;
+            let _ = begun.send(Ok(Connection::new(io, address, place, metrics.connected()))).await;
         });
     }
 }
@@ -127,6 +133,7 @@ pub(crate) struct Connection {
     /// Until the first bytes have come.
     begin: Option<Begin>,
     _place: Place,
+    _counted: Counted,
 }
 
 struct Begin {
@@ -135,9 +142,9 @@ struct Begin {
 }
 
 impl Connection {
-    fn new(io: Io, address: SocketAddr, place: Place) -> Self {
+    fn new(io: Io, address: SocketAddr, place: Place, counted: Counted) -> Self {
         let begin = Begin { missing: PREFACE_BYTES, deadline: Box::pin(tokio::time::sleep(PREFACE)) };
-        Self { io, address, begin: Some(begin), _place: place }
+        Self { io, address, begin: Some(begin), _place: place, _counted: counted }
     }
 }
 
@@ -226,6 +233,15 @@ enum Full {
     InAll,
     #[error("there are {MOST_PER_ADDRESS} connections from there")]
     OfAddress,
+}
+
+impl From<Full> for RefusedConnection {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::InAll => Self::TooMany,
+            Full::OfAddress => Self::TooManyFromAddress,
+        }
+    }
 }
 
 /// The places for connections, in all and of each address.

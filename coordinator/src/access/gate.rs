@@ -14,16 +14,18 @@ use tracing::debug;
 use super::body::{Incoming, UntilRevoked};
 use super::keys::{Keys, revoked};
 use super::methods::{self, MOST_MESSAGE_BYTES};
+use crate::metrics::Metrics;
 
 /// Puts the gate before services.
 #[derive(Clone, Debug)]
 pub(crate) struct GateLayer {
     keys: Arc<Keys>,
+    metrics: Metrics,
 }
 
 impl GateLayer {
-    pub(crate) const fn new(keys: Arc<Keys>) -> Self {
-        Self { keys }
+    pub(crate) const fn new(keys: Arc<Keys>, metrics: Metrics) -> Self {
+        Self { keys, metrics }
     }
 }
 
@@ -31,7 +33,7 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, keys: Arc::clone(&self.keys) }
+        Gate { inner, keys: Arc::clone(&self.keys), metrics: self.metrics.clone() }
     }
 }
 
@@ -40,6 +42,7 @@ impl<S> Layer<S> for GateLayer {
 pub(crate) struct Gate<S> {
     inner: S,
     keys: Arc<Keys>,
+    metrics: Metrics,
 }
 
 impl<S> Service<Request<Body>> for Gate<S>
@@ -63,10 +66,14 @@ where
             Ok(key) => key,
             Err(denial) => {
                 debug!(path, %denial, "call denied");
+                self.metrics.call_refused(denial.refused());
                 let answer = denial.status().into_http();
                 return Box::pin(std::future::ready(Ok(answer)));
             }
         };
+        if let Some(method) = method {
+            self.metrics.called(method.path);
+        }
         if let Some(key) = &key {
             request.extensions_mut().insert(key.caller());
         }

@@ -10,9 +10,10 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::methods::Method;
+use super::methods::{METRICS, Method};
 use super::role::Role;
 use super::tokens::{Entry, TokenId};
+use crate::metrics::RefusedCall;
 
 /// Who makes a call, where calls need a token. Services find it in a request's extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Keys {
 
 /// Why a call is not let in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Denial {
+pub(crate) enum Denial {
     #[error(
         "this coordinator asks for a token: put one into FITTINGROOM_TOKEN, or its file into --token-file; `fittingroom token create` makes one on the coordinator's machine"
     )]
@@ -78,12 +79,18 @@ fn list(roles: &[Role]) -> String {
 }
 
 impl Denial {
-    pub(super) fn status(&self) -> Status {
+    /// What it is counted as: whether it is not known who calls, or known that they may not.
+    pub(crate) const fn refused(&self) -> RefusedCall {
         match self {
-            Self::NoToken | Self::NotAToken(_) | Self::UnknownToken => {
-                Status::unauthenticated(self.to_string())
-            }
-            Self::WrongRole { .. } | Self::UnknownCall { .. } => Status::permission_denied(self.to_string()),
+            Self::NoToken | Self::NotAToken(_) | Self::UnknownToken => RefusedCall::Unauthenticated,
+            Self::WrongRole { .. } | Self::UnknownCall { .. } => RefusedCall::PermissionDenied,
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        match self.refused() {
+            RefusedCall::Unauthenticated => Status::unauthenticated(self.to_string()),
+            RefusedCall::PermissionDenied => Status::permission_denied(self.to_string()),
         }
     }
 }
@@ -120,7 +127,12 @@ impl Keys {
         gone.iter().map(|key| key.entry.name.clone()).collect()
     }
 
-    /// Lets a call in, or says why not; `None` where calls need no token.
+    /// Lets somebody look at the metrics, or says why not.
+    pub(crate) fn admit_to_metrics(&self, headers: &HeaderMap) -> Result<(), Denial> {
+        self.admit(METRICS.path, Some(&METRICS), headers).map(drop)
+    }
+
+    /// Lets a call in, or says why not; `None` where it needs no token.
     pub(super) fn admit(
         &self,
         path: &str,
@@ -128,7 +140,7 @@ impl Keys {
         headers: &HeaderMap,
     ) -> Result<Option<Arc<Key>>, Denial> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        if !known.needed {
+        if !known.needed || method.is_some_and(Method::is_open) {
             return Ok(None);
         }
         let header = headers.get(AUTHORIZATION).ok_or(Denial::NoToken)?;
@@ -163,6 +175,8 @@ mod tests {
     const LEASE: &str = "/fittingroom.v1.WorkerService/Lease";
     const LIST: &str = "/fittingroom.v1.OperatorService/ListSearches";
     const PAUSE: &str = "/fittingroom.v1.OperatorService/Control";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
     fn token(role: Role) -> Token {
         Token::from_bits([role as u8 + 1; 32])
@@ -208,6 +222,9 @@ mod tests {
             ("no bearer", LIST, Some(&operator["Bearer ".len()..]), Code::Unauthenticated),
             ("another scheme", LIST, Some("Basic b3BlcmF0b3I="), Code::Unauthenticated),
             ("an empty one", LIST, Some("Bearer "), Code::Unauthenticated),
+            ("nobody asks how it is", CHECK, None, Code::Ok),
+            ("nobody wants to be told how it is", WATCH, None, Code::Unauthenticated),
+            ("a worker wants to be told how it is", WATCH, Some(&worker), Code::Ok),
         ] {
             assert_eq!(code(&keys, path, header), expected, "{row}");
         }

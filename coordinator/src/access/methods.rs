@@ -11,6 +11,8 @@ pub(crate) const MOST_LAUNCH_BYTES: usize = 64 << 20;
 pub(crate) const MOST_MESSAGE_BYTES: usize = 256 << 10;
 /// The largest message of an artifact's transfer, in bytes: a chunk and its envelope.
 pub(crate) const MOST_CHUNK_BYTES: usize = crate::artifacts::CHUNK_BYTES + 1024;
+/// The largest question about health, in bytes: a service's name.
+const MOST_HEALTH_BYTES: usize = 1024;
 
 /// A call of the coordinator's services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +38,19 @@ const fn sized(path: &'static str, roles: &'static [Role], most_bytes: usize) ->
     Method { path, roles, most_bytes }
 }
 
+/// Probes of health have no token to show, and learn no more than whether the coordinator works. To be kept
+/// up to date takes a stream, and a token.
+const OPEN: &str = "/grpc.health.v1.Health/Check";
+
+/// What monitoring reads, at another port.
+pub(super) const METRICS: Method = method("/metrics", READERS);
+
 const METHODS: &[Method] = &[
     sized("/fittingroom.v1.OperatorService/Launch", OPERATORS, MOST_LAUNCH_BYTES),
     method("/fittingroom.v1.OperatorService/Control", OPERATORS),
     method("/fittingroom.v1.OperatorService/FetchDataset", OPERATORS),
     method("/fittingroom.v1.OperatorService/AddDataset", OPERATORS),
+    method("/fittingroom.v1.OperatorService/Backup", OPERATORS),
     method("/fittingroom.v1.OperatorService/ListSearches", READERS),
     method("/fittingroom.v1.OperatorService/GetLeaderboard", READERS),
     method("/fittingroom.v1.OperatorService/WatchLeaderboard", READERS),
@@ -60,7 +70,21 @@ const METHODS: &[Method] = &[
     sized("/fittingroom.v1.ArtifactService/Upload", WORKERS, MOST_CHUNK_BYTES),
     method("/fittingroom.v1.ArtifactService/DownloadCheckpoint", WORKERS),
     sized("/fittingroom.v1.ArtifactService/UploadCheckpoint", WORKERS, MOST_CHUNK_BYTES),
+    sized(OPEN, EVERYBODY, MOST_HEALTH_BYTES),
+    sized("/grpc.health.v1.Health/Watch", EVERYBODY, MOST_HEALTH_BYTES),
 ];
+
+impl Method {
+    /// Whether it may be called without a token, whoever needs one for other calls.
+    pub(super) fn is_open(&self) -> bool {
+        self.path == OPEN
+    }
+}
+
+/// The path of every call.
+pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().map(|method| method.path)
+}
 
 /// The call at a path.
 pub(crate) fn find(path: &str) -> Option<&'static Method> {
@@ -77,7 +101,9 @@ mod tests {
     /// The path of every call that the messages' files declare.
     fn declared() -> BTreeSet<String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/fittingroom/v1");
-        let mut paths = BTreeSet::new();
+        // What is declared elsewhere.
+        let health = ["Check", "Watch"].map(|call| format!("/grpc.health.v1.Health/{call}"));
+        let mut paths = BTreeSet::from(health);
         for entry in std::fs::read_dir(folder).expect("lists") {
             let text = std::fs::read_to_string(entry.expect("lists").path()).expect("reads");
             let mut service = String::new();
@@ -107,8 +133,8 @@ mod tests {
         for method in METHODS {
             assert!(method.roles.contains(&Role::Operator), "{}", method.path);
             let name = method.path.rsplit('/').next().expect("has a name");
-            let is_reading =
-                name == "Download" || ["Get", "List", "Watch"].iter().any(|verb| name.starts_with(verb));
+            let is_reading = ["Download", "Check"].contains(&name)
+                || ["Get", "List", "Watch"].iter().any(|verb| name.starts_with(verb));
             assert_eq!(method.roles.contains(&Role::Viewer), is_reading, "{}", method.path);
         }
         assert_eq!(find("/fittingroom.v1.WorkerService/Lease").map(|it| it.roles), Some(WORKERS));

@@ -28,7 +28,7 @@ pub use connections::MOST_CONNECTIONS;
 pub(crate) use connections::connections;
 pub(crate) use gate::GateLayer;
 pub use keys::{Caller, Keys};
-pub(crate) use methods::{MOST_CHUNK_BYTES, MOST_LAUNCH_BYTES, MOST_MESSAGE_BYTES};
+pub(crate) use methods::{MOST_CHUNK_BYTES, MOST_LAUNCH_BYTES, MOST_MESSAGE_BYTES, paths};
 pub(crate) use private_file::write as write_private;
 pub use role::{Role, RoleError};
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -10,6 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The protocol that is spoken within TLS: HTTP/2.
 const ALPN: &[u8] = b"h2";
+/// The protocol that monitoring speaks within TLS.
+const ALPN_OF_METRICS: &[u8] = b"http/1.1";
 
 /// Where a server's certificate and key lie, in PEM form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,13 @@ impl Tls {
     /// What a new connection is encrypted with.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a new connection is encrypted with that asks for metrics.
+    pub(crate) fn config_for_metrics(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config());
+        config.alpn_protocols = vec![ALPN_OF_METRICS.to_vec()];
+        Arc::new(config)
     }
 }
 

@@ -10,7 +10,7 @@ use fittingroom_common::access::{Access, Channel};
 use fittingroom_common::convert::DecodeError;
 use fittingroom_common::dataset::Manifest;
 use fittingroom_common::id::{Name, TrialId};
-use fittingroom_common::operator::{Action, AddDataset, FetchStep, Launch};
+use fittingroom_common::operator::{Action, AddDataset, Artifacts, BackupPart, FetchStep, Launch};
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::artifact_service_client::ArtifactServiceClient;
 use fittingroom_common::proto::operator_service_client::OperatorServiceClient;
@@ -254,6 +254,19 @@ impl Client {
         let answer = self.operator.add_dataset(pb::AddDatasetRequest::from(dataset)).await;
         let answer = answer.map_err(|status| self.explain(&status))?.into_inner();
         decode("dataset", answer.dataset)
+    }
+
+    /// Has a backup made, and sent on a connection of its own.
+    pub(crate) async fn backup(
+        &self,
+        artifacts: Artifacts,
+    ) -> Result<Answers<pb::BackupResponse, BackupPart>, CliError> {
+        let endpoint = endpoint(&self.coordinator)?.http2_adaptive_window(true);
+        let operator = OperatorServiceClient::new(open(&self.coordinator, &endpoint).await?);
+        let mut operator = operator.max_decoding_message_size(MAX_ANSWER_BYTES);
+        let answer = operator.backup(pb::BackupRequest::from(artifacts)).await;
+        let stream = answer.map_err(|status| self.explain(&status))?.into_inner();
+        Ok(self.answers(stream, BackupPart::try_from))
     }
 
     fn answers<M, T>(&self, stream: Streaming<M>, decode: fn(M) -> Result<T, DecodeError>) -> Answers<M, T> {

@@ -14,6 +14,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use super::safetensors::HeaderError;
 use super::text::clean;
 use crate::access::{CertsError, TokenFileError};
+use crate::backup::RestoreError;
 use crate::check::CheckError;
 use crate::serve::ServeError;
 
@@ -178,6 +179,9 @@ pub(crate) enum CliError {
         /// How many problems there are.
         problems: u64,
     },
+    /// A backup was not restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// Results cannot be printed.
     #[error("results cannot be printed: {0}")]
     Output(#[source] io::Error),

@@ -18,6 +18,16 @@ pub(crate) struct AtomicFile {
 impl AtomicFile {
     /// A file that will be at `target`. Its folder must be there.
     pub(crate) fn create(target: &Path) -> Result<Self, CliError> {
+        // Others may read it as far as the umask lets them, like any other result.
+        Self::create_with_mode(target, 0o666)
+    }
+
+    /// A file that will be at `target`, and that only its owner may read.
+    pub(crate) fn create_private(target: &Path) -> Result<Self, CliError> {
+        Self::create_with_mode(target, 0o600)
+    }
+
+    fn create_with_mode(target: &Path, mode: u32) -> Result<Self, CliError> {
         let folder = match target.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             Some(_) | None => Path::new("."),
@@ -26,7 +36,7 @@ impl AtomicFile {
             if target.is_dir() {
                 return Err(io::ErrorKind::IsADirectory.into());
             }
-            temporary(folder)
+            temporary(folder, mode)
         };
         match begin() {
             Ok(temporary) => Ok(Self {
@@ -78,14 +88,15 @@ fn unwritable(target: &Path, source: io::Error) -> CliError {
     CliError::Write { path: target.to_owned(), source }
 }
 
-/// A temporary file that others may read as far as the umask lets them, like any other result.
-fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+/// A temporary file with this mode, as far as the umask lets it.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "modes are Unix's"))]
+fn temporary(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".fittingroom-");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        builder.permissions(std::fs::Permissions::from_mode(mode));
     }
     builder.tempfile_in(folder)
 }

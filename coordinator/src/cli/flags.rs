@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use fittingroom_common::access::{Access, Fingerprint, Sources};
+use fittingroom_common::process::{LogFilter, LogFormat, start_log};
+use tracing::Level;
 
 use super::error::CliError;
 use super::output::Form;
@@ -36,6 +38,25 @@ impl FollowFlag {
     /// Whether it was given.
     pub(crate) const fn is_set(self) -> bool {
         self.follow
+    }
+}
+
+/// `--log-level`, `--log-format`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogFlags {
+    /// What is told on stderr: error, warn, info, debug, trace or off, or a level for each part of the program [default: info for serve, else warn]
+    #[arg(long, global = true, value_name = "LEVEL", env = "FITTINGROOM_LOG")]
+    log_level: Option<LogFilter>,
+    /// How it is told: text, or json with a document on each line
+    #[arg(long, global = true, value_name = "FORMAT", env = "FITTINGROOM_LOG_FORMAT", default_value_t)]
+    log_format: LogFormat,
+}
+
+impl LogFlags {
+    /// Starts the log of this process.
+    pub(crate) fn start(&self, default: Level) {
+        let filter = self.log_level.clone().unwrap_or_else(|| LogFilter::level(default));
+        start_log(self.log_format, &filter);
     }
 }
 

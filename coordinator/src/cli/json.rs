@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fittingroom_common::hyperparameter::Hyperparameters;
 use fittingroom_common::id::Name;
+use fittingroom_common::operator::Artifacts;
 use fittingroom_common::record::DatasetRecord;
 use fittingroom_common::trial::{Failure, Finite, Report};
 use fittingroom_common::view::{
@@ -95,6 +96,29 @@ impl<'a> From<&'a LeaderboardView> for Leaderboard<'a> {
 pub(crate) struct Serving {
     /// Where workers and commands find the coordinator.
     pub(crate) url: String,
+    /// Where monitoring finds its metrics, if anywhere.
+    pub(crate) metrics: Option<String>,
+}
+
+/// `backup --json`: what was written.
+#[derive(Debug, Serialize)]
+pub(crate) struct BackedUp<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) bytes: u64,
+    /// `included` or `left_out`.
+    pub(crate) artifacts: Artifacts,
+}
+
+/// `restore --json`: what was restored.
+#[derive(Debug, Serialize)]
+pub(crate) struct Restored<'a> {
+    pub(crate) data: &'a Path,
+    /// The moment that it is of.
+    pub(crate) made: String,
+    pub(crate) searches: u64,
+    pub(crate) artifacts: u64,
+    /// Whether the models, datasets and checkpoints were in the backup.
+    pub(crate) complete: bool,
 }
 
 /// `export --json`: what was written.

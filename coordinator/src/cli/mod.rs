@@ -3,6 +3,7 @@
 //! Commands parse their arguments, talk to the coordinator through `client`, and show views; what
 //! is shown is made by pure functions. Nothing here knows how the coordinator keeps its searches.
 
+mod backup;
 mod best;
 mod certs;
 mod check;
@@ -20,6 +21,7 @@ mod launch;
 mod leaderboard;
 mod list;
 mod output;
+mod restore;
 mod safetensors;
 #[cfg(test)]
 mod samples;
@@ -40,9 +42,10 @@ use fittingroom_common::operator::Action;
 use client::Coordinator;
 pub use client::{CoordinatorUrl, UrlError};
 use error::CliError;
-use flags::AccessFlags;
+use flags::{AccessFlags, LogFlags};
 use interrupt::Interrupt;
 use output::{Output, notice};
+use tracing::Level;
 
 /// Where a coordinator listens unless it is told otherwise.
 const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7733";
@@ -73,6 +76,8 @@ pub struct Cli {
     coordinator: CoordinatorUrl,
     #[command(flatten)]
     access: AccessFlags,
+    #[command(flatten)]
+    log: LogFlags,
     #[command(subcommand)]
     command: Command,
 }
@@ -103,12 +108,16 @@ enum Command {
     Certs(certs::CertsArgs),
     Token(token::TokenArgs),
     Check(check::CheckArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
 }
 
 impl Cli {
-    /// Whether the command is the coordinator itself, which logs what it does.
-    pub const fn is_server(&self) -> bool {
-        matches!(self.command, Command::Serve(_))
+    /// Starts the log of this process as the flags say. The coordinator itself tells what it does;
+    /// other commands tell what goes wrong.
+    pub fn start_log(&self) {
+        let is_server = matches!(self.command, Command::Serve(_));
+        self.log.start(if is_server { Level::INFO } else { Level::WARN });
     }
 
     /// Runs the command, says what went wrong, and gives the exit code.
@@ -132,17 +141,19 @@ impl Cli {
             Command::Serve(args) => return serve::run(args).await,
             Command::Certs(args) => return certs::run(args, output),
             Command::Token(args) => return token::run(args, &self.coordinator, output),
+            Command::Restore(args) => return interruptible(restore::run(args, output)).await,
             command => command,
         };
         let coordinator = &Coordinator { url: self.coordinator, access: self.access.read()? };
         match command {
-            Command::Serve(_) | Command::Certs(_) | Command::Token(_) => Ok(()),
+            Command::Serve(_) | Command::Certs(_) | Command::Token(_) | Command::Restore(_) => Ok(()),
             // Both may follow, and then hear Ctrl-C themselves.
             Command::Launch(args) => launch::run(args, coordinator, output).await,
             Command::Leaderboard(args) => leaderboard::run(args, coordinator, output).await,
             // These write files, and leave no half of one behind.
             Command::Best(args) => interruptible(best::run(args, coordinator, output)).await,
             Command::Export(args) => interruptible(export::run(args, coordinator, output)).await,
+            Command::Backup(args) => interruptible(backup::run(args, coordinator, output)).await,
             Command::List(args) => list::run(args, coordinator, output).await,
             Command::Trial(args) => trial::run(args, coordinator, output).await,
             Command::Pause(args) => control::run(Action::Pause, args, coordinator, output).await,
@@ -205,6 +216,11 @@ mod tests {
             "fittingroom token list --data d --json",
             "fittingroom token revoke gpu-box --data d",
             "fittingroom check --data d --json",
+            "fittingroom serve --data d --metrics-listen 127.0.0.1:9464",
+            "fittingroom serve --data d --log-level debug --log-format json",
+            "fittingroom --log-level warn,h2=off list",
+            "fittingroom backup f --no-artifacts --json",
+            "fittingroom restore f --data d --artifacts s3://b/p --json",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -242,6 +258,11 @@ mod tests {
             "fittingroom token create --data d",
             "fittingroom token create --data d --role king",
             "fittingroom token revoke --data d",
+            "fittingroom serve --data d --metrics-listen 9464",
+            "fittingroom list --log-level inof",
+            "fittingroom list --log-format xml",
+            "fittingroom backup",
+            "fittingroom restore f",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use fittingroom_common::process::ServiceManager;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::error::CliError;
 use super::flags::JsonFlag;
@@ -17,12 +18,12 @@ use super::output::{Form, Output};
 use crate::access::{CertificateFolder, MOST_CONNECTIONS, Protection, TlsFiles, shell_word};
 use crate::clock::{Clock, SystemClock};
 use crate::cluster::Leases;
-use crate::serve::{Config, Exposure, bind};
+use crate::serve::{Config, Exposure, LONGEST_ENDING, Listeners, bind};
 
 /// Runs the coordinator until it is asked to stop. Prints its address once it answers calls.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  fittingroom serve --data ./fittingroom-data\n\nSIGINT and SIGTERM stop it; what it was doing goes on when it is started again."
+    after_help = "Example:\n  fittingroom serve --data ./fittingroom-data\n\nSIGINT and SIGTERM stop it within seconds, a second one at once; what it was doing goes on when it is started again."
 )]
 pub(crate) struct ServeArgs {
     /// The folder in which searches, datasets and models are kept; made if it is not there
@@ -31,6 +32,9 @@ pub(crate) struct ServeArgs {
     /// Where workers and commands find the coordinator
     #[arg(long, value_name = "ADDRESS", env = "FITTINGROOM_LISTEN", default_value = "127.0.0.1:7733")]
     listen: SocketAddr,
+    /// Where Prometheus finds metrics, at /metrics; nowhere unless this is given
+    #[arg(long, value_name = "ADDRESS", env = "FITTINGROOM_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
     /// Where artifacts are kept, instead of in the data folder: another folder, or s3://BUCKET/PREFIX
     #[arg(long, value_name = "PLACE", env = "FITTINGROOM_ARTIFACTS")]
     artifacts: Option<String>,
@@ -80,34 +84,55 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), CliError> {
     let is_encrypted = protection.tls_files(&args.data).is_some();
     remind(&args.data, &protection);
     let mut interrupt = Interrupt::listen().map_err(CliError::Signals)?;
-    let listener = bind(args.listen, exposure).await?;
+    let calls = bind(args.listen, "--listen", &exposure).await?;
+    let metrics = match args.metrics_listen {
+        Some(address) => Some(bind(address, "--metrics-listen", &exposure).await?),
+        None => None,
+    };
+    let service_manager = ServiceManager::from_environment();
     let config = Config {
         data: args.data,
         artifacts: args.artifacts,
         dataset_folders: args.datasets,
         leases: Leases::lasting(Duration::from_secs(args.lease_seconds.into())),
         protection,
+        service_manager,
     };
     let shutdown = CancellationToken::new();
-    let address = listener.local_addr();
+    let address = calls.local_addr();
+    let url = |address: SocketAddr, encrypted| {
+        let scheme = if encrypted { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    };
+    let metrics_url = metrics
+        .as_ref()
+        .and_then(|listener| listener.local_addr().ok())
+        .map(|address| format!("{}/metrics", url(address, is_encrypted && !address.ip().is_loopback())));
     let ready = || {
         let Ok(address) = address else { return };
-        let scheme = if is_encrypted { "https" } else { "http" };
-        let url = format!("{scheme}://{address}");
+        let url = url(address, is_encrypted);
+        if let Some(url) = &metrics_url {
+            info!(%url, "metrics");
+        }
         let mut output = Output::stdout();
         // Whoever started the coordinator may be waiting for this line, or may not be reading at all.
         let _ = match args.json.form() {
             Form::Text => output.line(&url),
-            Form::Json => output.json_line(&json::Serving { url }),
+            Form::Json => output.json_line(&json::Serving { url, metrics: metrics_url }),
         };
     };
-    let server = crate::serve::run(config, listener, shutdown.clone(), ready);
+    let listeners = Listeners { calls, metrics };
+    let server = crate::serve::run(config, listeners, shutdown.clone(), ready);
     tokio::pin!(server);
     tokio::select! {
         served = &mut server => Ok(served?),
         () = interrupt.heard() => {
+            service_manager.stopping(LONGEST_ENDING);
             shutdown.cancel();
-            Ok(server.await?)
+            tokio::select! {
+                served = server => Ok(served?),
+                () = interrupt.heard() => Err(CliError::Interrupted),
+            }
         }
     }
 }

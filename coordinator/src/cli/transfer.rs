@@ -17,7 +17,7 @@ use super::file::AtomicFile;
 const CHUNK: usize = 1 << 20;
 
 /// A bar on the terminal behind stderr; nothing where there is none.
-fn bar(size: Option<u64>, label: String) -> ProgressBar {
+pub(crate) fn bar(size: Option<u64>, label: String) -> ProgressBar {
     let (bar, template) = match size {
         Some(size) => (ProgressBar::new(size), "{msg:28} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}"),
         None => (ProgressBar::new_spinner(), "{msg:28} {bytes} {bytes_per_sec}"),

@@ -46,6 +46,8 @@ impl Cluster {
         if superseded.is_empty() {
             return Ok(0);
         }
+        // First of the two: a backup takes its time, and naming must not wait for it.
+        let _no_backup = self.artifacts.deletion().await;
         // Until this is done, nobody makes a model theirs.
         let _nobody_names = self.naming.write().await;
         let mut named: BTreeSet<ArtifactHash> = BTreeSet::new();
@@ -159,5 +161,32 @@ mod tests {
         store.put_stream(chunk).await.expect("is there already");
         train(&cluster, 0.9, best).await;
         assert_eq!(cluster.collect(&second).await.expect("collects"), 0, "somebody has just uploaded it");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_deleted_while_a_backup_holds_it_and_nothing_else_waits() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let cluster = cluster(folder.path()).await;
+        let store = cluster.artifacts();
+        let search = launch(&cluster, "search").await;
+        let models = [store.put(b"poor".to_vec()).await, store.put(b"better".to_vec()).await];
+        let [poor, better] = models.map(|model| model.expect("stores"));
+        train(&cluster, 0.5, poor).await;
+        train(&cluster, 0.6, better).await;
+
+        let hold = store.hold().await;
+        let collecting = tokio::spawn({
+            let (cluster, search) = (Arc::clone(&cluster), search.clone());
+            async move { cluster.collect(&search).await.expect("collects") }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let best = store.put(b"best".to_vec()).await.expect("stores");
+        let trained = train(&cluster, 0.9, best);
+        tokio::time::timeout(Duration::from_secs(5), trained).await.expect("models are named meanwhile");
+        assert!(!collecting.is_finished());
+        assert!(store.contains(poor).await.expect("asks"));
+        drop(hold);
+        collecting.await.expect("ends");
+        assert!(!store.contains(poor).await.expect("asks"));
     }
 }

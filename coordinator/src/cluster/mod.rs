@@ -4,6 +4,8 @@ mod checkpoint;
 mod collect;
 mod error;
 mod open;
+mod tally;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,13 +18,14 @@ use fittingroom_common::id::{Attempt, Name, SearchId, SlotNumber, WorkerId};
 use fittingroom_common::operator::Launch;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Report;
-use fittingroom_common::view::{LeaderboardView, Progress};
+use fittingroom_common::view::Progress;
 use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
 pub use error::ClusterError;
+pub use tally::Tally;
 
 use crate::artifacts::ArtifactStore;
 use crate::checkpoints::Checkpoints;
@@ -35,9 +38,6 @@ use crate::workers::Workers;
 
 /// How long a slot waits for one search's answer before it asks the next.
 const SEARCH_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The most running trials of one view.
-const MOST_RUNNING_ROWS: usize = 1000;
 
 /// How a coordinator keeps its leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,8 @@ impl Cluster {
         let surroundings = Surroundings { log, clock, checkpoints, lease: leases.length, work, shutdown };
         let (mut stored, mut kept) = (Vec::new(), Vec::new());
         for listed in surroundings.log.searches().await? {
-            let opened = open::search(listed, &surroundings).await?;
+            let span = crate::chronicle::span(&listed.name);
+            let opened = open::search(listed, &surroundings).instrument(span).await?;
             kept.extend(opened.checkpoints());
             stored.push(opened);
         }
@@ -167,7 +168,7 @@ impl Cluster {
     }
 
     /// Every search that goes on, the one with the fewest attempts out on workers first.
-    fn open_searches(&self) -> Vec<SearchHandle> {
+    pub fn open_searches(&self) -> Vec<SearchHandle> {
         let mut open = Vec::new();
         for search in self.searches.read().unwrap_or_else(PoisonError::into_inner).by_id.values() {
             let pulse = search.pulse_now();
@@ -221,7 +222,7 @@ impl Cluster {
                 }
                 created => created?,
             };
-            crate::chronicle::tell(&name, &event);
+            crate::chronicle::span(&name).in_scope(|| crate::chronicle::tell(&event));
             let search = Search::new(id, created, event.at, self.leases.length);
             let handle = runner::start(search, self.surroundings.clone());
             self.searches.write().unwrap_or_else(PoisonError::into_inner).insert(handle.clone());
@@ -387,20 +388,5 @@ impl Cluster {
         drop(naming);
         self.collect_later(search);
         Ok(())
-    }
-
-    /// The top of a search's leaderboard now.
-    pub async fn view(&self, search: &SearchHandle, top: usize) -> Result<LeaderboardView, ClusterError> {
-        let (workers, slots) = self.workers.totals(self.now());
-        let view = search
-            .query(move |search| LeaderboardView {
-                search: search.summary(),
-                ranked: search.ranked().take(top).collect(),
-                running: search.running_rows(MOST_RUNNING_ROWS),
-                workers,
-                slots,
-            })
-            .await?;
-        Ok(view)
     }
 }

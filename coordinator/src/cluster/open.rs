@@ -19,18 +19,18 @@ pub(super) enum Opened {
     Loaded(Box<Search>),
 }
 
-/// Reads a stored search.
+/// Reads a stored search. To be called in its span.
 pub(super) async fn search(listed: Listed, surroundings: &Surroundings) -> Result<Opened, ClusterError> {
     let Listed { id, name } = listed;
     let log = surroundings.log.as_ref();
     if let Some(glance) = restore::glance(log, id).await {
-        info!(search = %name, state = %glance.summary.state, "search rests");
+        info!(state = %glance.summary.state, "search rests");
         return Ok(Opened::Resting { id, glance: Box::new(glance) });
     }
     let loaded = restore::load(log, id, surroundings.lease).await?;
     let Loaded { mut search, snapshot } = loaded.ok_or(ClusterError::Damaged { name: name.clone() })?;
     search.grant_grace(surroundings.clock.now());
-    info!(search = %name, state = %search.state(), events = search.version(), snapshot, "search loaded");
+    info!(state = %search.state(), events = search.version(), snapshot, "search loaded");
     Ok(Opened::Loaded(Box::new(search)))
 }
 

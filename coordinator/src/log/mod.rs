@@ -3,6 +3,8 @@
 //! An append carries the version that its search is expected to have. Whoever is behind fails: the
 //! version is the fence. An append is answered when it is durable, never before.
 
+mod copy;
+mod metered;
 mod snapshots;
 mod sqlite;
 mod stored;
@@ -15,7 +17,9 @@ use fittingroom_common::event::Event;
 use fittingroom_common::id::{Name, SearchId, TrialId};
 use fittingroom_common::proto as pb;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
+pub(crate) use metered::MeteredLog;
 pub use sqlite::SqliteLog;
 pub use stored::{StoredDataset, StoredLog, StoredSearch};
 
@@ -41,6 +45,15 @@ pub struct Listed {
     pub id: SearchId,
     /// Its name.
     pub name: Name,
+}
+
+/// Whether a log can be written, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogState {
+    /// What was last written is durable.
+    Writable,
+    /// What was last to be written could not be made durable: the disk is full, say, or fails.
+    Failing,
 }
 
 /// A store of events that outlives the process.
@@ -88,6 +101,14 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Every dataset, in the order of names.
     fn datasets(&self) -> BoxFuture<'_, Result<Vec<Manifest>, LogError>>;
+
+    /// Writes nothing that counts, in turn with the appends, and answers when it is durable: whether
+    /// an append would be, and that appends are answered.
+    fn probe(&self) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// Copies all that is durable at one moment into a new file, which [`SqliteLog`] opens. Appends go on
+    /// meanwhile. Given up at `stop`.
+    fn copy(&self, to: PathBuf, stop: CancellationToken) -> BoxFuture<'_, Result<(), LogError>>;
 }
 
 /// Why the log did not do what it was asked for.

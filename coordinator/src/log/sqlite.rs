@@ -4,7 +4,7 @@
 //! answers everybody when that is on the disk, so that the cost of a sync is shared (group commit).
 //! Reads use a connection of their own and never wait for the writer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Append, EventLog, Listed, LogError, snapshots};
 
@@ -37,6 +38,8 @@ const MOST_PER_COMMIT: usize = 1024;
 const CHECKPOINT_PAGES: i32 = 4096;
 /// … and its file cut to this many bytes, should a long reader have let it grow.
 const MOST_WAL_BYTES: i64 = 64 << 20;
+/// How long to wait at the end for what is still queued. What is not written by then was never answered.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
     CREATE TABLE searches (
@@ -64,14 +67,18 @@ enum Write {
     Create { name: Name, first: Event, answer: Answer<SearchId> },
     Append { append: Append, answer: Answer<()> },
     PutDataset { manifest: Manifest, answer: Answer<()> },
+    Probe { answer: Answer<()> },
 }
 
 /// The event log in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteLog {
+    path: PathBuf,
     writes: Option<std_mpsc::SyncSender<Write>>,
     reader: Arc<Mutex<Connection>>,
     writer: Option<JoinHandle<()>>,
+    /// Hung up by the writer when it has ended.
+    ended: Mutex<std_mpsc::Receiver<()>>,
 }
 
 impl SqliteLog {
@@ -89,11 +96,16 @@ impl SqliteLog {
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         let (writes, queue) = std_mpsc::sync_channel(QUEUE);
+        let (running, ended) = std_mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("event-log".to_owned())
-            .spawn(move || write_all(&mut connection, &queue))
+            .spawn(move || {
+                write_all(&mut connection, &queue);
+                drop(running);
+            })
             .map_err(|error| LogError::Foreign { path: path.to_owned(), problem: error.to_string() })?;
-        Ok(Self { writes: Some(writes), reader: Arc::new(Mutex::new(reader)), writer: Some(writer) })
+        let (path, reader) = (path.to_owned(), Arc::new(Mutex::new(reader)));
+        Ok(Self { path, writes: Some(writes), reader, writer: Some(writer), ended: Mutex::new(ended) })
     }
 
     async fn write<T: Send + 'static>(&self, make: impl FnOnce(Answer<T>) -> Write) -> Result<T, LogError> {
@@ -124,10 +136,13 @@ impl SqliteLog {
 }
 
 impl Drop for SqliteLog {
-    /// Waits until everything that was queued is written.
+    /// Waits until everything that was queued is written, or the disk has had its time.
     fn drop(&mut self) {
         self.writes = None;
-        if let Some(writer) = self.writer.take() {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(LAST_WRITES) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the log's last writes do not end; they were not acknowledged");
+        } else if let Some(writer) = self.writer.take() {
             // A writer that panicked has nothing left to write.
             let _ = writer.join();
         }
@@ -225,6 +240,16 @@ impl EventLog for SqliteLog {
             .collect()
         })
         .boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        self.write(|answer| Write::Probe { answer }).boxed()
+    }
+
+    fn copy(&self, to: PathBuf, stop: CancellationToken) -> BoxFuture<'_, Result<(), LogError>> {
+        let from = self.path.clone();
+        let copied = tokio::task::spawn_blocking(move || super::copy::copy(&from, &to, &stop));
+        async { copied.await.unwrap_or(Err(LogError::Closed)) }.boxed()
     }
 }
 
@@ -334,7 +359,9 @@ fn refuse(write: Write, error: LogError) {
     // The sender may have gone; then nobody needs to know.
     match write {
         Write::Create { answer, .. } => drop(answer.send(Err(error))),
-        Write::Append { answer, .. } | Write::PutDataset { answer, .. } => drop(answer.send(Err(error))),
+        Write::Append { answer, .. } | Write::PutDataset { answer, .. } | Write::Probe { answer } => {
+            drop(answer.send(Err(error)));
+        }
     }
 }
 
@@ -351,6 +378,11 @@ fn perform(transaction: &mut Transaction<'_>, write: Write) -> Told {
         Write::Append { append, answer } => tell(answer, alone(transaction, |it| append_events(it, &append))),
         Write::PutDataset { manifest, answer } => {
             tell(answer, alone(transaction, |it| put_dataset(it, &manifest)))
+        }
+        // A number in the file's first page is written anew, which makes the transaction one with something
+        // to make durable. It stays the same.
+        Write::Probe { answer } => {
+            tell(answer, alone(transaction, |it| Ok(it.pragma_update(None, "user_version", LAYOUT)?)))
         }
     }
 }

@@ -15,11 +15,11 @@ use std::time::Duration;
 use fittingroom_common::event::Event;
 use fittingroom_common::id::{ArtifactHash, Attempt, Name, SearchId, WorkerId};
 use fittingroom_common::time::Timestamp;
-use fittingroom_common::view::{Progress, SearchState, SearchSummary};
+use fittingroom_common::view::{Progress, SearchState, SearchSummary, TrialCounts};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use crate::checkpoints::Checkpoints;
 use crate::clock::Clock;
@@ -59,6 +59,8 @@ pub enum Refusal {
 pub struct Pulse {
     /// Where it stands.
     pub state: SearchState,
+    /// How many trials are in each state.
+    pub trials: TrialCounts,
     /// How many attempts are out on workers.
     pub leases: usize,
     /// Whether a slot that asks now would get work.
@@ -207,7 +209,8 @@ pub fn start(search: Search, surroundings: Surroundings) -> SearchHandle {
 
 /// Starts the task that owns a search that has ended, without loading it before somebody asks.
 pub fn start_resting(id: SearchId, glance: Glance, surroundings: Surroundings) -> SearchHandle {
-    let pulse = Pulse { state: glance.summary.state, leases: 0, has_work: false, changes: 0 };
+    let SearchSummary { state, counts, .. } = &glance.summary;
+    let pulse = Pulse { state: *state, trials: *counts, leases: 0, has_work: false, changes: 0 };
     spawn(id, glance.summary.name.clone(), pulse, Mind::Resting(Box::new(glance)), surroundings, REST_AFTER)
 }
 
@@ -222,12 +225,13 @@ fn spawn(
     let (mailbox, envelopes) = mpsc::channel(MAILBOX);
     let (pulse, seen) = watch::channel(pulse);
     let owner = Owner { id, surroundings, pulse, envelopes, rest_after };
-    tokio::spawn(owner.own(mind));
+    tokio::spawn(owner.own(mind).instrument(crate::chronicle::span(&name)));
     SearchHandle { id, name, mailbox, pulse: seen }
 }
 
 fn pulse_of(search: &Search, changes: u64) -> Pulse {
-    Pulse { state: search.state(), leases: search.leases(), has_work: search.has_work(), changes }
+    let (leases, has_work) = (search.leases(), search.has_work());
+    Pulse { state: search.state(), trials: search.counts(), leases, has_work, changes }
 }
 
 impl Runner<'_> {
@@ -328,13 +332,11 @@ impl Runner<'_> {
         if events.is_empty() && snapshot.is_none() {
             return Ok(());
         }
-        let (search, name) = (self.search.id(), &self.search.created().name);
-        for event in &events {
-            crate::chronicle::tell(name, event);
-        }
+        events.iter().for_each(crate::chronicle::tell);
+        let search = self.search.id();
         let append = Append { search, expected_version, events, snapshot };
         self.surroundings.log.append(append).await.map_err(|error| {
-            error!(%search, %error, "events are not durable, so they did not happen");
+            error!(%error, "events are not durable, so they did not happen");
             Arc::new(error)
         })
     }
@@ -348,11 +350,11 @@ impl Runner<'_> {
                 Ok(Some(restore::Loaded { mut search, .. })) => {
                     search.grant_grace(self.surroundings.clock.now());
                     self.search = search;
-                    info!(search = %id, "loaded from the log again");
+                    info!("loaded from the log again");
                     return;
                 }
-                Ok(None) => warn!(search = %id, "the log has no such search"),
-                Err(error) => warn!(search = %id, %error, "the log cannot be read"),
+                Ok(None) => warn!("the log has no such search"),
+                Err(error) => warn!(%error, "the log cannot be read"),
             }
             tokio::select! {
                 () = self.surroundings.shutdown.cancelled() => return,

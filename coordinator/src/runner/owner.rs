@@ -73,8 +73,8 @@ impl Owner {
             match restore::load(log.as_ref(), self.id, *lease).await {
                 Ok(Some(loaded)) => return Some((loaded.search, envelope)),
                 // Whoever asked is told that there is no answer.
-                Ok(None) => error!(search = %self.id, "the log has no such search"),
-                Err(error) => error!(search = %self.id, %error, "a resting search cannot be loaded"),
+                Ok(None) => error!("the log has no such search"),
+                Err(error) => error!(%error, "a resting search cannot be loaded"),
             }
         }
     }

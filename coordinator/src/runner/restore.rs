@@ -42,7 +42,7 @@ pub async fn load(log: &dyn EventLog, id: SearchId, lease: Duration) -> Result<O
         Ok(Some(search)) => search,
         Ok(None) => new(),
         Err(error) => {
-            warn!(search = %created.name, %error, "the snapshot is of no use: all events are read");
+            warn!(%error, "the snapshot is of no use: all events are read");
             new()
         }
     };
@@ -61,8 +61,8 @@ pub async fn load(log: &dyn EventLog, id: SearchId, lease: Duration) -> Result<O
 /// What a resting search shows, if the search of this number has ended and its snapshot says so.
 pub async fn glance(log: &dyn EventLog, id: SearchId) -> Option<Glance> {
     let head = log.snapshot(id).await;
-    let head = head.inspect_err(|error| warn!(search = %id, %error, "a snapshot cannot be read")).ok()??;
-    Glance::of(head).inspect_err(|error| warn!(search = %id, %error, "a snapshot is of no use")).ok()?
+    let head = head.inspect_err(|error| warn!(%error, "a snapshot cannot be read")).ok()??;
+    Glance::of(head).inspect_err(|error| warn!(%error, "a snapshot is of no use")).ok()?
 }
 
 /// A search that has just been created, as its snapshot has it; `None` if there is no snapshot.

@@ -1,5 +1,6 @@
 //! A runner with a log that fails and a clock that jumps.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
@@ -91,6 +92,14 @@ impl EventLog for FragileLog {
 
     fn datasets(&self) -> BoxFuture<'_, Result<Vec<Manifest>, LogError>> {
         async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn copy(&self, _: PathBuf, _: CancellationToken) -> BoxFuture<'_, Result<(), LogError>> {
+        async { Err(LogError::Closed) }.boxed()
     }
 }
 

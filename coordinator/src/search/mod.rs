@@ -181,6 +181,11 @@ impl Search {
         }
     }
 
+    /// How many trials are in each state.
+    pub const fn counts(&self) -> TrialCounts {
+        self.counts
+    }
+
     /// How many attempts are out on workers, the final evaluation included.
     pub fn leases(&self) -> usize {
         self.holders.len()

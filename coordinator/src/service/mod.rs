@@ -1,6 +1,7 @@
 //! The gRPC services: decode, call the cluster, encode. The only server code that names tonic.
 
 mod artifact;
+mod backup;
 mod operator;
 mod status;
 mod worker;
@@ -12,6 +13,8 @@ use fittingroom_common::convert::MAX_SLOTS;
 use fittingroom_common::proto as pb;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 use tower_layer::{Identity, Stack};
 
 use crate::access::{GateLayer, MOST_CHUNK_BYTES, MOST_LAUNCH_BYTES, MOST_MESSAGE_BYTES};
@@ -27,8 +30,13 @@ const MOST_HEADER_BYTES: u32 = 16 << 10;
 /// The most streams of one connection that its other end opened, and gave up before they were served.
 const MOST_GIVEN_UP: usize = 256;
 
-/// The server with all its services behind the gate, for the caller to give connections to.
-pub(crate) fn router(cluster: Arc<Cluster>, gate: GateLayer) -> Router<Stack<GateLayer, Identity>> {
+/// The server with all its services behind the gate, for the caller to give connections to. What it says
+/// of its health is what `health` was told.
+pub(crate) fn router(
+    cluster: Arc<Cluster>,
+    gate: GateLayer,
+    health: HealthReporter,
+) -> Router<Stack<GateLayer, Identity>> {
     let operator = operator::Operator::new(Arc::clone(&cluster));
     let worker = worker::Worker::new(Arc::clone(&cluster));
     let artifact = artifact::Artifact::new(cluster);
@@ -41,6 +49,7 @@ pub(crate) fn router(cluster: Arc<Cluster>, gate: GateLayer) -> Router<Stack<Gat
         .http2_max_header_list_size(Some(MOST_HEADER_BYTES))
         .http2_max_pending_accept_reset_streams(Some(MOST_GIVEN_UP))
         .layer(gate)
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
         .add_service(
             pb::operator_service_server::OperatorServiceServer::new(operator)
                 .max_decoding_message_size(MOST_LAUNCH_BYTES),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fittingroom_common::id::{Name, TrialId};
-use fittingroom_common::operator::{Action, AddDataset, FetchStep, Launch};
+use fittingroom_common::operator::{Action, AddDataset, Artifacts, FetchStep, Launch};
 use fittingroom_common::proto as pb;
 use fittingroom_common::view::{EpochRow, TrialHistory, TrialRow, TrialState};
 use futures_util::StreamExt;
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::backup;
 use super::status::{of_cluster, of_log, of_obtain, of_refusal, undecodable};
 use crate::cluster::Cluster;
 use crate::history;
@@ -33,13 +34,16 @@ const STREAM_BUFFER: usize = 8;
 pub(super) struct Operator {
     cluster: Arc<Cluster>,
     watchers: Arc<Semaphore>,
+    /// One backup at a time: each needs room for a copy of the log, and keeps what it reads from being deleted.
+    backups: Arc<Semaphore>,
 }
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Operator {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, watchers: Arc::new(Semaphore::new(MOST_WATCHERS)) }
+        let (watchers, backups) = (Semaphore::new(MOST_WATCHERS), Semaphore::new(1));
+        Self { cluster, watchers: Arc::new(watchers), backups: Arc::new(backups) }
     }
 
     fn find(&self, name: &str) -> Result<SearchHandle, Status> {
@@ -67,6 +71,7 @@ impl pb::operator_service_server::OperatorService for Operator {
     type WatchLeaderboardStream = Answers<pb::LeaderboardView>;
     type GetEpochsStream = Answers<pb::EpochRow>;
     type FetchDatasetStream = Answers<pb::FetchDatasetResponse>;
+    type BackupStream = Answers<pb::BackupResponse>;
 
     async fn launch(
         &self,
@@ -219,6 +224,23 @@ impl pb::operator_service_server::OperatorService for Operator {
             AddDataset::try_from(request.into_inner()).map_err(|error| undecodable(&error))?;
         let manifest = self.cluster.datasets().add(name, files).await.map_err(|error| of_obtain(&error))?;
         Ok(Response::new(pb::AddDatasetResponse { dataset: Some((&manifest).into()) }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let artifacts = Artifacts::from(request.into_inner());
+        let Ok(place) = Arc::clone(&self.backups).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(
+                "another backup is being made; try again when it is done",
+            ));
+        };
+        let cluster = Arc::clone(&self.cluster);
+        Ok(Response::new(streamed(async move |parts| {
+            backup::send(&cluster, artifacts, parts).await;
+            drop(place);
+        })))
     }
 }
 

@@ -4,6 +4,7 @@ use fittingroom_common::convert::DecodeError;
 use tonic::Status;
 
 use crate::artifacts::ArtifactError;
+use crate::backup::BackupError;
 use crate::cluster::ClusterError;
 use crate::datasets::ObtainError;
 use crate::log::LogError;
@@ -78,6 +79,15 @@ pub(super) fn of_artifact(error: &ArtifactError) -> Status {
         ArtifactError::Store(_) | ArtifactError::Collect(_) => Status::unavailable(message),
         ArtifactError::BrokenOff(_) => Status::cancelled(message),
         ArtifactError::Address { .. } | ArtifactError::Name(_) => Status::invalid_argument(message),
+    }
+}
+
+pub(super) fn of_backup(error: &BackupError) -> Status {
+    match error {
+        BackupError::Log(error) => of_log(error),
+        BackupError::Room(error) => of_artifact(error),
+        BackupError::Artifact { .. } | BackupError::Damaged { .. } => Status::data_loss(error.to_string()),
+        BackupError::Archive(_) => Status::unavailable(error.to_string()),
     }
 }
 

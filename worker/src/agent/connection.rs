@@ -190,6 +190,11 @@ impl Connection {
         result
     }
 
+    /// Whether the last call was answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answering.load(Ordering::Relaxed)
+    }
+
     /// Makes this worker known.
     pub(crate) async fn register(&self) -> Result<Welcome, Fault> {
         let mut calls = self.calls.clone();

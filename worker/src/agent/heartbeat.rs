@@ -12,13 +12,15 @@ const LEAST_DEADLINE: Duration = Duration::from_secs(1);
 pub(crate) async fn run(shared: &Shared) -> Result<(), AgentError> {
     let (session, table, drain) = (&shared.session, &shared.table, &shared.ending.drain);
     loop {
-        let interval = session.heartbeat_interval().await;
+        // Often enough for whoever waits for this worker's signs of life, too.
+        let interval = session.heartbeat_interval().await.min(shared.service_manager.interval());
         let draining = drain.is_cancelled();
         let held = table.snapshot();
         let answer = session.heartbeat(&held, draining, interval.max(LEAST_DEADLINE)).await?;
         if let Some(directives) = answer {
             table.obey(&held, &directives);
         }
+        shared.rounds.made();
         if draining {
             tokio::time::sleep(interval).await;
         } else {

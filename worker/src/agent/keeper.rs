@@ -8,7 +8,7 @@ use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
 use fittingroom_common::work::SearchAttempt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::session::{CallError, Session};
 use super::upload::{UploadError, upload_checkpoint};
@@ -38,7 +38,10 @@ impl Keeper {
     /// Waits for checkpoints of an attempt. `answered`: the newest epoch that the coordinator knows of.
     pub(crate) fn start(session: Arc<Session>, id: SearchAttempt, answered: watch::Receiver<u32>) -> Self {
         let (newest, written) = watch::channel(None);
-        Self { newest: Some(newest), task: tokio::spawn(bring(session, id, written, answered)) }
+        Self {
+            newest: Some(newest),
+            task: tokio::spawn(bring(session, id, written, answered).in_current_span()),
+        }
     }
 
     /// Takes over a checkpoint, in the place of one that waits.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! run ──┬─ heartbeat            one task; renews leases, learns what is to be dropped
+//!       ├─ vitals               one task; tells systemd that the worker works, if it wants to know
 //!       └─ slot 0, 1, …         a task each: lease ─► Run ─► complete
 //!            ├─ seat ─ trainer  the child process, kept from attempt to attempt
 //!            ├─ cache           datasets and models on disk, shared by the slots
@@ -31,6 +32,7 @@ mod slot;
 mod timing;
 mod trainer;
 mod upload;
+mod vitals;
 mod words;
 
 use std::path::PathBuf;
@@ -40,12 +42,13 @@ use std::time::Duration;
 use fittingroom_common::access::{Access, AccessError};
 use fittingroom_common::convert::MAX_DESCRIPTION;
 use fittingroom_common::id::{Name, SlotNumber, WorkerId};
+use fittingroom_common::process::ServiceManager;
 use fittingroom_common::work::WorkerInfo;
 use rand::TryRngCore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
-use tracing::{info, warn};
+use tracing::{Instrument, error_span, info, warn};
 
 pub use cache::CacheError;
 pub use device::{Device, DeviceError, Devices};
@@ -58,6 +61,7 @@ use ending::Ending;
 use held::HeldTable;
 use seat::Seat;
 use session::Session;
+use vitals::{Rounds, Vitals};
 
 /// What an agent is told at its start.
 #[derive(Clone, Debug)]
@@ -76,6 +80,8 @@ pub struct Config {
     pub trainer: TrainerProgram,
     /// How long to wait for what.
     pub timing: Timing,
+    /// Who wants to know that the worker works.
+    pub service_manager: ServiceManager,
 }
 
 /// Why an agent ended without being told to.
@@ -120,13 +126,20 @@ pub(crate) struct Shared {
     table: HeldTable,
     ending: Ending,
     timing: Timing,
+    service_manager: ServiceManager,
+    rounds: Rounds,
 }
 
 /// Runs an agent until `shutdown` is cancelled, and then until it has given back what it held.
 ///
 /// Dropping the future ends the agent at once, and its trainers with it.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let Config { coordinator, access, name, devices, cache, trainer, timing } = config;
+    let span = error_span!("worker", worker = %config.name);
+    work(config, shutdown).instrument(span).await
+}
+
+async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let Config { coordinator, access, name, devices, cache, trainer, timing, service_manager } = config;
     let worker = WorkerInfo {
         id: draw_id()?,
         name,
@@ -134,29 +147,41 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
         device: cut(devices.description, MAX_DESCRIPTION),
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    info!(name = %worker.name, slots = worker.slots, device = worker.device, %coordinator, "worker starts");
+    info!(slots = worker.slots, device = worker.device, %coordinator, "worker starts");
     if access.exposes_token(&coordinator) {
         warn!("the token goes to the coordinator unencrypted; https:// would keep it from others");
     }
+    let slots = worker.slots;
     let connection = Connection::new(&coordinator, &access, worker)?;
     let cache = Cache::open(&cache, connection.clone(), timing.clone())?;
     let ending = Ending::new(shutdown);
     let mut background = JoinSet::new();
-    background.spawn(ending.clone().run(timing.drain, timing.farewell));
+    background.spawn(ending.clone().run(timing.drain, timing.farewell).in_current_span());
+    let (table, rounds) = (HeldTable::default(), Rounds::default());
+    let vitals = Vitals {
+        service_manager,
+        connection: connection.clone(),
+        table: table.clone(),
+        rounds: rounds.clone(),
+        slots,
+    };
+    background.spawn(vitals.watch());
     let Some(session) = Session::open(connection, timing.clone(), &ending).await? else {
         return Ok(());
     };
     let shared = Arc::new(Shared {
         session: Arc::new(session),
         cache,
-        table: HeldTable::default(),
+        table,
         ending,
         timing: timing.clone(),
+        service_manager,
+        rounds,
     });
     let mut slots = JoinSet::new();
     for (number, device) in (0..).zip(devices.slots) {
         let seat = Seat::new(trainer.clone(), device, timing.clone());
-        slots.spawn(slot::run(shared.clone(), SlotNumber::new(number), seat));
+        slots.spawn(slot::run(shared.clone(), SlotNumber::new(number), seat).in_current_span());
     }
     let heartbeat = heartbeat::run(&shared);
     let slots = async {

@@ -10,6 +10,7 @@ use fittingroom_common::trial::{Failure, Report};
 use fittingroom_common::work::{Directive, SearchAttempt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::session::{CallError, Session};
 use super::{AgentError, cut};
@@ -70,7 +71,7 @@ impl Reporter {
         let (queue, told) = mpsc::channel((length.epochs.max(1) as usize).saturating_add(checkpoints.len()));
         let begun_after = checkpoints.first().map_or(0, |newest| newest.place.epoch);
         let (answers, answered) = watch::channel(begun_after);
-        let task = tokio::spawn(send(session, id, told, answers));
+        let task = tokio::spawn(send(session, id, told, answers).in_current_span());
         Self { queue: Some(queue), length, queued: begun_after, answered, task }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fittingroom_common::id::SlotNumber;
 use fittingroom_common::trial::{Failure, FailureReason};
 use fittingroom_common::work::Outcome;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 
 use super::attempt::{End, Run};
 use super::connection::Leased;
@@ -16,7 +16,7 @@ use super::{AgentError, Shared};
 
 /// Runs a slot until the agent ends.
 pub(crate) async fn run(shared: Arc<Shared>, slot: SlotNumber, mut seat: Seat) -> Result<(), AgentError> {
-    let result = work(&shared, slot, &mut seat).instrument(info_span!("slot", slot = slot.get())).await;
+    let result = work(&shared, slot, &mut seat).instrument(error_span!("slot", slot = slot.get())).await;
     seat.close().await;
     result
 }
@@ -38,8 +38,13 @@ async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), 
             Ok(Leased::Nothing) => {}
             Ok(Leased::Work(assignment)) => {
                 let hold = shared.table.hold(slot, assignment.id);
-                let span =
-                    info_span!("attempt", search = %assignment.search_name, attempt = %assignment.id.attempt);
+                let attempt = assignment.id.attempt;
+                let span = error_span!(
+                    "attempt",
+                    search = %assignment.search_name,
+                    trial = attempt.trial.get(),
+                    attempt = attempt.number.get()
+                );
                 let run = Run { shared, seat, hold: &hold };
                 let has_failed = async {
                     info!("attempt taken");

@@ -41,6 +41,11 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// The longest time from the signal to end to the agent's end, whatever hangs.
+    pub fn longest_ending(&self) -> Duration {
+        self.drain + self.farewell + 2 * self.trainer_stop
+    }
+
     /// The waits between tries of something that fails.
     pub(crate) const fn backoff(&self) -> Backoff {
         Backoff::new(self.retry_first, self.retry_last)

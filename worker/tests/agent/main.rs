@@ -15,6 +15,7 @@ use fittingroom_common::checkpoint::CheckpointRule;
 use fittingroom_common::dataset::{Manifest, Shape};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter, Value};
 use fittingroom_common::id::{ArtifactHash, Attempt, AttemptNumber, Name, SearchId, TrialId};
+use fittingroom_common::process::ServiceManager;
 use fittingroom_common::trial::{FailureReason, Seeds};
 use fittingroom_common::work::{Assignment, Outcome, SearchAttempt, Work};
 use fittingroom_worker::agent::{self, AgentError, Config, Device, Devices, Timing, TrainerProgram};
@@ -127,6 +128,7 @@ impl Stage {
             cache: self.folder.path().join("cache"),
             trainer,
             timing: self.timing.clone(),
+            service_manager: ServiceManager::default(),
         };
         tokio::spawn(agent::run(config, self.shutdown.clone()))
     }

@@ -6,6 +6,7 @@ mod digits;
 mod faults;
 mod harness;
 mod input;
+mod operate;
 mod proxy;
 mod resume;
 mod strangers;

@@ -1,8 +1,12 @@
 //! The program from the outside: commands against a real coordinator, with a worker that only pretends to train.
 
+mod backup;
+mod operate;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::artifact_service_client::ArtifactServiceClient;
@@ -15,21 +19,45 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fittingroom");
 struct Coordinator {
     process: Child,
     url: String,
+    /// Where its metrics are.
+    metrics: Option<String>,
 }
 
 impl Coordinator {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, &[], &[], Stdio::null())
+    }
+
+    fn start_with(data: &Path, flags: &[&str], environment: &[(&str, &str)], stderr: Stdio) -> Self {
         let mut process = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            .args(flags)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .expect("starts");
-        let mut url = String::new();
+        let mut line = String::new();
         let stdout = process.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut url).expect("says its address");
-        Self { process, url: url.trim().to_owned() }
+        BufReader::new(stdout).read_line(&mut line).expect("says its address");
+        let said: Value = serde_json::from_str(&line).expect("one JSON document");
+        let url = said["url"].as_str().expect("an address").to_owned();
+        Self { process, url, metrics: said["metrics"].as_str().map(str::to_owned) }
+    }
+
+    /// Asks it to end; answers its exit code, and how long it took.
+    fn terminate(mut self) -> (Option<i32>, Duration) {
+        let begun = Instant::now();
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
+        while begun.elapsed() < Duration::from_secs(60) {
+            if let Some(status) = self.process.try_wait().expect("waits") {
+                return (status.code(), begun.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("process {id} does not end on SIGTERM");
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -97,6 +125,11 @@ fn model() -> Vec<u8> {
 
 /// Does the work of a worker without its training, until there is no more. The later a trial, the better.
 async fn pretend_to_work(url: String) -> Result<(), Box<dyn std::error::Error>> {
+    pretend_to_work_on(url, usize::MAX).await
+}
+
+/// The same, for so many attempts.
+async fn pretend_to_work_on(url: String, most: usize) -> Result<(), Box<dyn std::error::Error>> {
     let mut workers = WorkerServiceClient::connect(url.clone()).await?;
     let mut artifacts = ArtifactServiceClient::connect(url).await?;
     let worker_id = vec![7; 16];
@@ -110,7 +143,7 @@ async fn pretend_to_work(url: String) -> Result<(), Box<dyn std::error::Error>> 
             program_version: "0".to_owned(),
         })
         .await?;
-    loop {
+    for _ in 0..most {
         let lease = pb::LeaseRequest { worker_id: worker_id.clone(), slot: 0, wait_ms: 500 };
         let Some(assignment) = workers.lease(lease).await?.into_inner().assignment else { return Ok(()) };
         let attempt = assignment.attempt.ok_or("no attempt")?;
@@ -154,6 +187,7 @@ async fn pretend_to_work(url: String) -> Result<(), Box<dyn std::error::Error>> 
             })
             .await?;
     }
+    Ok(())
 }
 
 #[test]
