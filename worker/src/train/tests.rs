@@ -12,6 +12,8 @@ use safetensors::tensor::TensorView;
 
 mod augmentation;
 mod early_stopping;
+mod lanes;
+mod weights;
 
 const QUICK: Settings<'_> = &[("hidden_sizes", "16"), ("batch_size", "16"), ("epochs", "2")];
 
@@ -141,127 +143,6 @@ fn the_same_seeds_give_the_same_bits_and_others_do_not() {
 }
 
 #[test]
-fn each_lane_gets_the_bits_that_it_would_get_alone() {
-    let dataset = dataset(70, 10);
-    for (model, optimizer, normalization) in [
-        ("fcn", "sgd", "none"),
-        ("fcn", "adam", "batch"),
-        ("fcn", "rmsprop", "layer"),
-        ("lenet", "adamw", "batch"),
-        ("lenet", "sgd", "layer"),
-        ("fcn", "adagrad", "none"),
-        ("fcn", "adadelta", "none"),
-        ("fcn", "nadam", "batch"),
-        ("fcn", "lamb", "layer"),
-        ("fcn", "lion", "none"),
-        ("fcn", "sgd", "group"),
-        ("lenet", "adam", "group"),
-        ("lenet", "sgd", "instance"),
-    ] {
-        let common =
-            [("model", model), ("optimizer", optimizer), ("normalization", normalization), ("epochs", "1")];
-        let own = [
-            vec![
-                ("learning_rate", "0.01"),
-                ("momentum", "0.9"),
-                ("dropout", "0.5"),
-                ("spatial_dropout", "0.3"),
-            ],
-            vec![("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
-            vec![
-                ("initialization", "pytorch_default"),
-                ("weight_decay", "0.1"),
-                ("beta1", "0.8"),
-                ("epsilon", "1e-5"),
-                ("nesterov", "true"),
-                ("momentum", "0.5"),
-            ],
-        ];
-        let settings: Vec<_> = own.iter().map(|own| [merged(&common), own.clone()].concat()).collect();
-        let seeds = |lane: u64| Seeds { trial: lane, ..Seeds::from_one(1) };
-        let trials: Vec<(Settings<'_>, Seeds)> =
-            settings.iter().zip(0..).map(|(settings, lane)| (&settings[..], seeds(lane))).collect();
-        let together = run(&trials, &dataset);
-        for (lane, trial) in trials.iter().enumerate() {
-            let alone = run(&[*trial], &dataset);
-            assert_eq!(
-                alone.reports[0], together.reports[lane],
-                "{model} {optimizer}: reports of lane {lane}"
-            );
-            assert_eq!(
-                alone.tensors[0], together.tensors[lane],
-                "{model} {optimizer}: weights of lane {lane}"
-            );
-        }
-    }
-}
-
-#[test]
-fn lanes_with_schedules_clipping_penalties_and_averages_get_the_bits_that_they_would_get_alone() {
-    let dataset = dataset(70, 10);
-    for (optimizer, normalization) in [("sgd", "batch"), ("rmsprop", "layer"), ("adamw", "none")] {
-        let common = [("optimizer", optimizer), ("normalization", normalization), ("epochs", "3")];
-        let own: [Settings<'_>; 9] = [
-            &[],
-            &[("schedule", "step"), ("schedule_step_epochs", "1"), ("momentum", "0.9"), ("centered", "true")],
-            &[("schedule", "exponential"), ("schedule_gamma", "0.5"), ("clip_value", "0.01")],
-            &[("schedule", "cosine"), ("warmup_epochs", "1.5"), ("clip_norm", "0.1")],
-            &[("schedule", "one_cycle"), ("l1", "0.01"), ("clip_norm", "0.1")],
-            &[("schedule", "reduce_on_plateau"), ("schedule_patience", "0"), ("learning_rate", "0.1")],
-            &[("ema_decay", "0.9")],
-            &[("ema_decay", "0.5"), ("weight_decay", "0.1"), ("weight_decay_exempt", "bias_and_norm")],
-            &[("weight_decay", "0.1")],
-        ];
-        let settings: Vec<_> = own.iter().map(|own| [merged(&common), own.to_vec()].concat()).collect();
-        let trials: Vec<(Settings<'_>, Seeds)> =
-            settings.iter().map(|settings| (&settings[..], Seeds::from_one(1))).collect();
-        let together = run(&trials, &dataset);
-        for (lane, trial) in trials.iter().enumerate() {
-            let alone = run(&[*trial], &dataset);
-            assert_eq!(alone.reports[0], together.reports[lane], "{optimizer}: reports of {:?}", own[lane]);
-            assert_eq!(alone.tensors[0], together.tensors[lane], "{optimizer}: weights of {:?}", own[lane]);
-            assert!(
-                lane == 0 || together.tensors[lane] != together.tensors[0],
-                "{optimizer}: {:?} changes nothing",
-                own[lane]
-            );
-        }
-    }
-}
-
-#[test]
-fn each_lane_of_every_model_gets_the_bits_that_it_would_get_alone() {
-    let (small, medium, tiny) = (dataset(70, 10), dataset_of(16, 15, 40, 10), dataset(6, 3));
-    let alexnet = ("model", "alexnet");
-    let units = ("classifier_units", "16");
-    for (model, dataset) in [
-        (&[("model", "dnn"), ("normalization", "batch")][..], &small),
-        (&[("model", "dnn"), ("residual", "true"), ("normalization", "layer")], &small),
-        (&[alexnet, units], &medium),
-        // One image has a thousand times the work.
-        (&[alexnet, units, ("alexnet_geometry", "original"), ("batch_size", "5")], &tiny),
-        (&[("model", "vgg"), ("normalization", "batch")], &small),
-        (&[("model", "resnet"), ("channels", "8,16"), ("normalization", "batch")], &small),
-        (&[("model", "resnet"), ("channels", "16,8"), ("normalization", "none")], &small),
-        (&[("model", "wide_resnet"), ("widen_factor", "1"), ("normalization", "layer")], &small),
-    ] {
-        let own = [
-            &[("learning_rate", "0.01"), ("dropout", "0.5")][..],
-            &[("learning_rate", "0.003"), ("label_smoothing", "0.2"), ("initialization", "xavier_normal")],
-        ];
-        let settings = own.map(|own| [&merged(&[("epochs", "1")]), model, own].concat());
-        let seeds = |trial: u64| Seeds { trial, ..Seeds::from_one(1) };
-        let trials = [(&settings[0][..], seeds(0)), (&settings[1][..], seeds(1))];
-        let together = run(&trials, dataset);
-        for (lane, trial) in trials.into_iter().enumerate() {
-            let alone = run(&[trial], dataset);
-            assert_eq!(alone.reports[0], together.reports[lane], "{model:?}: reports of lane {lane}");
-            assert_eq!(alone.tensors[0], together.tensors[lane], "{model:?}: weights of lane {lane}");
-        }
-    }
-}
-
-#[test]
 fn averages_are_what_is_evaluated_and_kept() {
     let dataset = dataset(70, 10);
     let seeds = Seeds::from_one(1);
@@ -300,67 +181,6 @@ fn the_deepest_models_of_the_catalogue_do_not_exhaust_the_stack() {
         let settings =
             [settings, &[("normalization", "layer"), ("dropout", "0.1"), ("epochs", "1")]].concat();
         assert_eq!(run(&[(&settings, Seeds::from_one(1))], &dataset).reports[0].len(), 1, "{settings:?}");
-    }
-}
-
-#[test]
-fn a_run_from_the_weights_that_another_drew_equals_it() {
-    let dataset = dataset(70, 10);
-    let folder = tempfile::tempdir().expect("temporary folder");
-    for (model, normalization) in
-        [("fcn", "none"), ("fcn", "batch"), ("lenet", "batch"), ("lenet", "layer"), ("lenet", "group")]
-    {
-        let settings = merged(&[("model", model), ("normalization", normalization), ("epochs", "1")]);
-        let seeds = |trial: u64| Seeds { trial, ..Seeds::from_one(1) };
-        let drawn = group(&[(&settings, seeds(1)), (&settings, seeds(2))]);
-        // The lanes take up each other's weights, so that a lane's own would be seen.
-        let mut given = group(&[(&settings, seeds(2)), (&settings, seeds(1))]);
-        let images = ImageShape::of(&dataset.shape);
-        let start = Model::new(&drawn.shape, &drawn.lanes, images, &Device::Cpu).expect("fits");
-        let record = Record {
-            hyperparameters: hyperparameters(&settings),
-            seeds: seeds(1),
-            images,
-            input: Standardization::Fixed { mean: 0.0, deviation: 1.0 },
-        };
-        for (index, lane) in given.lanes.iter_mut().enumerate() {
-            let path = folder.path().join(index.to_string());
-            save::save(&path, &start, index, &record).expect("saved");
-            lane.start = Start::From(Weights::read(&path).expect("read"));
-        }
-        assert_eq!(run_group(&drawn, &dataset), run_group(&given, &dataset), "{model} {normalization}");
-    }
-}
-
-#[test]
-fn running_statistics_are_taken_up_where_they_are_given() {
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let path = folder.path().join("weights");
-    let group = group(&[(&merged(&[("normalization", "batch")]), Seeds::from_one(1))]);
-    let images = ImageShape { height: 8, width: 8, classes: 3 };
-    let model = || Model::new(&group.shape, &group.lanes, images, &Device::Cpu).expect("fits");
-    let statistics = |model: &Model| {
-        let mean = model.named.iter().find(|named| named.name == "norm1.running_mean").expect("there");
-        flat(&mean.values)
-    };
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    for named in &model().named {
-        let bytes = vec![0; named.shape.iter().product::<usize>() * 4];
-        tensors.push((named.name.clone(), named.shape.clone(), bytes));
-    }
-    for (name, given, expected) in [("given", true, 1.5), ("left out", false, 0.0)] {
-        let views = tensors.iter_mut().filter_map(|(name, shape, bytes)| {
-            if name.contains("running") {
-                *bytes = 1.5f32.to_le_bytes().repeat(shape[0]);
-            }
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a tensor");
-            (given || !name.contains("running")).then_some((&*name, view))
-        });
-        safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).expect("written");
-        let model = model();
-        Weights::read(&path).expect("read").put_into(&model, 0).expect("fits");
-        assert_eq!(statistics(&model), [expected; 16], "{name}");
-        assert_eq!(flat(model.parameters[0].values()), [0.0; 16 * 64], "{name}");
     }
 }
 

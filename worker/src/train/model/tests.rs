@@ -1,6 +1,7 @@
 //! Names, shapes, sizes and gradients of the models.
 
 use super::*;
+use crate::train::hyper::Normalization;
 use crate::train::ops::cross_entropy::cross_entropy;
 use crate::train::ops::testing::flat;
 use crate::train::params::{Kind, Role};
