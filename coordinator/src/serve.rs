@@ -149,16 +149,22 @@ pub async fn run(
         keys.need();
     }
     let clock = Arc::new(SystemClock::start());
+    let events = Arc::clone(&log);
     let cluster =
-        Cluster::open(log, artifacts, clock, config.leases, config.dataset_folders, shutdown.clone()).await?;
+        Cluster::open(events, artifacts, clock, config.leases, config.dataset_folders, shutdown.clone())
+            .await?;
+    let cluster = Arc::new(cluster);
+    tokio::spawn(Arc::clone(&cluster).collect_unnamed());
     if let Ok(address) = listener.local_addr() {
         let (encrypted, authenticated) = (tls.is_some(), keys.are_needed());
         info!(%address, data = %config.data.display(), encrypted, authenticated, "coordinator ready");
     }
     ready();
-    tokio::spawn(access::watch(tokens, Arc::clone(&keys), tls.clone(), shutdown.clone()));
+    let closed = CancellationToken::new();
+    tokio::spawn(Arc::clone(&cluster).dismiss_strangers(closed.clone()));
+    tokio::spawn(access::watch(tokens, Arc::clone(&keys), tls.clone(), closed, shutdown.clone()));
     let connections = access::connections(listener, tls, config.protection.max_connections);
-    let server = service::router(Arc::new(cluster), GateLayer::new(keys))
+    let server = service::router(cluster, GateLayer::new(keys))
         .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let give_up = async {
         shutdown.cancelled().await;
@@ -166,6 +172,7 @@ pub async fn run(
     };
     tokio::select! {
         served = server => served?,
+        error = log.failure() => return Err(error.into()),
         () = give_up => warn!("some calls did not end in time"),
     }
     info!("coordinator stopped");
