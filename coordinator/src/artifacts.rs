@@ -4,10 +4,11 @@
 //! answered when the object is durable: in a folder, by temporary file, fsync, rename and fsync of
 //! the folder. What is stored under a hash is never changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use tempfile::{NamedTempFile, TempDir};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockWriteGuard};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The largest chunk in which artifacts travel, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -36,10 +37,21 @@ pub struct ArtifactStore {
     store: Arc<dyn ObjectStore>,
     /// Where uploads are collected.
     collecting: PathBuf,
-    /// What was uploaded within [`UPLOAD_GRACE`], and when.
+    /// What was uploaded and has not been looked at since, and when.
     uploaded: Arc<Mutex<BTreeMap<ArtifactHash, Instant>>>,
-    /// Shared by those who read all that a log names, held alone by whoever deletes.
+    /// Shared by those who read all that a log names, for as long as that takes; held alone by whoever deletes.
     deletions: Arc<RwLock<()>>,
+    /// What is being written, or could not be: there may be something that is not durable.
+    doubtful: Arc<Mutex<BTreeSet<ObjectPath>>>,
+    /// Shared by those who store what may be there already, held alone by whoever removes it.
+    removal: Arc<RwLock<()>>,
+}
+
+/// Bytes that were received and are not stored yet. They go when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    file: NamedTempFile,
+    pub(crate) hash: ArtifactHash,
 }
 
 /// As long as it lives, nothing is deleted.
@@ -86,9 +98,20 @@ impl ArtifactStore {
     pub fn in_folder(folder: &Path, collecting: PathBuf) -> Result<Self, ArtifactError> {
         std::fs::create_dir_all(folder)?;
         std::fs::create_dir_all(&collecting)?;
-        crate::checkpoints::remove_parts(folder);
+        remove_parts(folder);
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self::new(Arc::new(store), collecting))
+        Ok(Self::of(store, collecting))
+    }
+
+    fn of(store: impl ObjectStore, collecting: PathBuf) -> Self {
+        Self {
+            store: Arc::new(store),
+            collecting,
+            uploaded: Arc::default(),
+            deletions: Arc::default(),
+            doubtful: Arc::default(),
+            removal: Arc::default(),
+        }
     }
 
     /// A store in a folder, or at an address such as `s3://bucket/prefix`. Credentials and endpoint come from the
@@ -109,11 +132,7 @@ impl ArtifactStore {
         let (store, prefix) =
             object_store::parse_url_opts(&parsed, options).map_err(|error| wrong(error.to_string()))?;
         std::fs::create_dir_all(&collecting)?;
-        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix)), collecting))
-    }
-
-    fn new(store: Arc<dyn ObjectStore>, collecting: PathBuf) -> Self {
-        Self { store, collecting, uploaded: Arc::default(), deletions: Arc::default() }
+        Ok(Self::of(PrefixStore::new(store, prefix), collecting))
     }
 
     /// Keeps everything that is there until the answer is dropped.
@@ -158,9 +177,14 @@ impl ArtifactStore {
     /// Stores bytes.
     pub async fn put(&self, bytes: Vec<u8>) -> Result<ArtifactHash, ArtifactError> {
         let hash = ArtifactHash::of(&bytes);
-        if !self.contains(hash).await? {
-            self.store.put(&place(hash), bytes.into()).await?;
-        }
+        let _stays = self.stays().await;
+        self.note_upload(hash);
+        let place = place(hash);
+        let write = async {
+            self.store.put(&place, bytes.into()).await?;
+            Ok(())
+        };
+        self.store_at(&place, write).await?;
         Ok(hash)
     }
 
@@ -169,15 +193,18 @@ impl ArtifactStore {
         &self,
         chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<ArtifactHash, ArtifactError> {
-        self.put_stream_at(chunks, place).await
+        let collected = self.collect(chunks).await?;
+        let _stays = self.stays().await;
+        self.note_upload(collected.hash);
+        self.put_at(&collected, &place(collected.hash)).await?;
+        Ok(collected.hash)
     }
 
-    /// Stores what a stream brings at the place that `place` gives its hash.
-    pub(crate) async fn put_stream_at<E: std::fmt::Display>(
+    /// Receives what a stream brings.
+    pub(crate) async fn collect<E: std::fmt::Display>(
         &self,
         mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
-        place: impl Fn(ArtifactHash) -> ObjectPath,
-    ) -> Result<ArtifactHash, ArtifactError> {
+    ) -> Result<Collected, ArtifactError> {
         let collected = NamedTempFile::new_in(&self.collecting)?;
         let mut file = tokio::fs::File::from_std(collected.reopen()?);
         let mut hasher = blake3::Hasher::new();
@@ -192,33 +219,73 @@ impl ArtifactStore {
             file.write_all(&chunk).await?;
         }
         file.flush().await?;
-        let hash = ArtifactHash::new(*hasher.finalize().as_bytes());
-        let place = place(hash);
-        // Before it is looked for, so that it is not removed right after.
-        self.note_upload(hash);
-        if !self.contains_at(&place).await? {
-            self.copy_in(collected.path(), &place).await?;
-        }
-        Ok(hash)
+        Ok(Collected { file: collected, hash: ArtifactHash::new(*hasher.finalize().as_bytes()) })
     }
 
-    fn note_upload(&self, hash: ArtifactHash) {
-        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
-        uploaded.retain(|_, at| at.elapsed() < UPLOAD_GRACE);
-        uploaded.insert(hash, Instant::now());
+    /// Stores what was received at this place. [`stays`](Self::stays) is to be held.
+    pub(crate) async fn put_at(
+        &self,
+        collected: &Collected,
+        place: &ObjectPath,
+    ) -> Result<(), ArtifactError> {
+        self.store_at(place, self.copy_in(collected.file.path(), place)).await
+    }
+
+    /// Until the answer is dropped, nothing is removed.
+    pub(crate) async fn stays(&self) -> RwLockReadGuard<'_, ()> {
+        self.removal.read().await
+    }
+
+    /// Has something written, unless it is there. What could not be written, or was not to the end, may be
+    /// there without being durable, and is written again.
+    async fn store_at(
+        &self,
+        place: &ObjectPath,
+        write: impl Future<Output = Result<(), ArtifactError>>,
+    ) -> Result<(), ArtifactError> {
+        let doubtful = || self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_doubtful = doubtful().contains(place);
+        if !is_doubtful && self.contains_at(place).await? {
+            return Ok(());
+        }
+        doubtful().insert(place.clone());
+        write.await?;
+        doubtful().remove(place);
+        Ok(())
+    }
+
+    fn uploaded(&self) -> MutexGuard<'_, BTreeMap<ArtifactHash, Instant>> {
+        // A panic while the lock was held leaves a map that is still whole.
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an artifact from being removed for a while: somebody is about to name it.
+    pub(crate) fn note_upload(&self, hash: ArtifactHash) {
+        self.uploaded().insert(hash, Instant::now());
+    }
+
+    /// What was uploaded this long ago, and is to be looked at now: whether anything names it.
+    pub(crate) fn take_uploads_of(&self, age: Duration) -> Vec<ArtifactHash> {
+        self.uploaded().extract_if(.., |_, at| at.elapsed() >= age).map(|(hash, _)| hash).collect()
+    }
+
+    /// Takes everything that is stored for uploaded just now: who knows when it was.
+    pub(crate) async fn note_all(&self) -> Result<(), ArtifactError> {
+        let all = self.store.list(None).map_ok(|found| hash_at(&found.location));
+        let all: Vec<Option<ArtifactHash>> = all.try_collect().await?;
+        all.into_iter().flatten().for_each(|hash| self.note_upload(hash));
+        Ok(())
     }
 
     /// Removes an artifact, unless it was uploaded a short while ago; answers whether it was there and is gone.
     pub async fn remove(&self, hash: ArtifactHash) -> Result<bool, ArtifactError> {
-        let uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner).get(&hash).copied();
+        let _alone = self.removal.write().await;
+        let uploaded = self.uploaded().get(&hash).copied();
         if uploaded.is_some_and(|at| at.elapsed() < UPLOAD_GRACE) || !self.contains(hash).await? {
             return Ok(false);
         }
-        match self.store.delete(&place(hash)).await {
-            Ok(()) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        self.delete(&place(hash)).await?;
+        Ok(true)
     }
 
     async fn copy_in(&self, path: &Path, place: &ObjectPath) -> Result<(), ArtifactError> {
@@ -264,8 +331,17 @@ impl ArtifactStore {
         Ok(found.into_stream().map_ok(pieces).try_flatten().map_err(ArtifactError::from).boxed())
     }
 
-    /// Deletes what is at this place, if anything is.
-    pub(crate) async fn delete_at(&self, place: &ObjectPath) -> Result<(), ArtifactError> {
+    /// Deletes what is at this place, if anything is, and if it is still to be.
+    pub(crate) async fn delete_if(
+        &self,
+        place: &ObjectPath,
+        is_useless: impl FnOnce() -> bool,
+    ) -> Result<(), ArtifactError> {
+        let _alone = self.removal.write().await;
+        if is_useless() { self.delete(place).await } else { Ok(()) }
+    }
+
+    async fn delete(&self, place: &ObjectPath) -> Result<(), ArtifactError> {
         match self.store.delete(place).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
@@ -285,6 +361,33 @@ impl ArtifactStore {
 pub(crate) fn place(hash: ArtifactHash) -> ObjectPath {
     let name = hash.to_string();
     ObjectPath::from_iter([&name[..2], name.as_str()])
+}
+
+/// The artifact that lies at a place, if it is one.
+fn hash_at(found: &ObjectPath) -> Option<ArtifactHash> {
+    let hash = found.filename()?.parse().ok()?;
+    (place(hash) == *found).then_some(hash)
+}
+
+/// Removes the parts of what was being stored in this folder when the coordinator was killed: they are written
+/// under the name of the whole, `#` and a number, and are not listed.
+fn remove_parts(folder: &Path) {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: &DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let is_part = |name: String| {
+        let number = name.rsplit_once('#').map(|(_, number)| number.parse::<u32>());
+        matches!(number, Some(Ok(_)))
+    };
+    for inner in entries(folder).filter(|inner| is_folder_of_ours(&name(inner))) {
+        for part in entries(&inner.path()).filter(|part| is_part(name(part))) {
+            // What cannot be removed only takes space.
+            let _ = std::fs::remove_file(part.path());
+        }
+    }
+}
+
+fn is_folder_of_ours(name: &str) -> bool {
+    name == crate::checkpoints::FOLDER || (name.len() == 2 && u8::from_str_radix(name, 16).is_ok())
 }
 
 fn missing(error: object_store::Error, hash: ArtifactHash) -> ArtifactError {

@@ -2,13 +2,12 @@
 //! to its trial, so that deleting it can take nothing from anybody else, whatever its bits are.
 //!
 //! A checkpoint is durable before an event names it. What the events have made useless is deleted
-//! in the background; what an upload left that no event came to name goes with its trial, or at the
-//! next start.
+//! in the background; what an upload left that no event came to name goes some time later, with its
+//! trial, or at the next start.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fittingroom_common::id::{ArtifactHash, SearchId, TrialId};
@@ -23,7 +22,7 @@ use crate::artifacts::{ArtifactError, ArtifactStore};
 use crate::search::Discard;
 
 /// Where checkpoints lie. No artifact does: their folders have names of two letters.
-const FOLDER: &str = "checkpoints";
+pub(crate) const FOLDER: &str = "checkpoints";
 /// How long to wait before something that could not be deleted is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
@@ -42,7 +41,8 @@ pub struct Checkpoints {
 /// What is stored: no more than the store has, so that it needs no bound of its own.
 #[derive(Debug, Default)]
 struct Index {
-    stored: HashMap<TrialKey, BTreeSet<ArtifactHash>>,
+    /// With when they were stored, or found.
+    stored: HashMap<TrialKey, BTreeMap<ArtifactHash, Instant>>,
     useless: BTreeSet<(TrialKey, ArtifactHash)>,
 }
 
@@ -73,7 +73,7 @@ impl Checkpoints {
         }
         let mut index = self.index();
         for (trial, hash) in stored {
-            index.stored.entry(trial).or_default().insert(hash);
+            index.stored.entry(trial).or_default().insert(hash, Instant::now());
         }
         index.useless.extend(useless);
         drop(index);
@@ -88,12 +88,28 @@ impl Checkpoints {
         trial: TrialId,
         chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<ArtifactHash, ArtifactError> {
-        let place = |hash| place((search, trial), hash);
-        let hash = self.artifacts.put_stream_at(chunks, place).await?;
+        let collected = self.artifacts.collect(chunks).await?;
+        let hash = collected.hash;
+        // Until it is known to be of use again, what has the same bits is not deleted.
+        let _stays = self.artifacts.stays().await;
+        self.artifacts.put_at(&collected, &place((search, trial), hash)).await?;
         let mut index = self.index();
         index.useless.remove(&((search, trial), hash));
-        index.stored.entry((search, trial)).or_default().insert(hash);
+        index.stored.entry((search, trial)).or_default().insert(hash, Instant::now());
         Ok(hash)
+    }
+
+    /// Everything that was stored this long ago: of each search its trials' checkpoints, those in use among them.
+    pub fn stored_for(&self, age: Duration) -> BTreeMap<SearchId, Vec<(TrialId, ArtifactHash)>> {
+        let mut old: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for ((search, trial), hashes) in &self.index().stored {
+            let hashes = hashes.iter().filter(|(_, stored)| stored.elapsed() >= age);
+            let hashes: Vec<_> = hashes.map(|(hash, _)| (*trial, *hash)).collect();
+            if !hashes.is_empty() {
+                old.entry(*search).or_default().extend(hashes);
+            }
+        }
+        old
     }
 
     /// A trial's checkpoint in chunks.
@@ -122,13 +138,13 @@ impl Checkpoints {
         let useless = match discard {
             Discard::One { trial, hash } => {
                 let key = (search, trial);
-                let was_stored = index.stored.get_mut(&key).is_some_and(|hashes| hashes.remove(&hash));
+                let was_stored = index.stored.get_mut(&key).is_some_and(|it| it.remove(&hash).is_some());
                 was_stored.then_some((key, hash)).into_iter().collect()
             }
             Discard::All { trial } => {
                 let key = (search, trial);
                 let hashes = index.stored.remove(&key).unwrap_or_default();
-                hashes.into_iter().map(|hash| (key, hash)).collect::<Vec<_>>()
+                hashes.into_keys().map(|hash| (key, hash)).collect::<Vec<_>>()
             }
         };
         if useless.is_empty() {
@@ -160,8 +176,10 @@ impl Checkpoints {
         let useless = self.index().useless.clone();
         let mut failure = None;
         for (trial, hash) in useless {
+            // It may have been stored again meanwhile.
+            let is_useless = || self.index().useless.contains(&(trial, hash));
             let _no_backup = self.artifacts.deletion().await;
-            match self.artifacts.delete_at(&place(trial, hash)).await {
+            match self.artifacts.delete_if(&place(trial, hash), is_useless).await {
                 Ok(()) => drop(self.index().useless.remove(&(trial, hash))),
                 Err(error) => failure = Some(error),
             }
@@ -189,19 +207,10 @@ pub(crate) fn key_of(place: &ObjectPath) -> Option<(TrialKey, ArtifactHash)> {
     Some((key, hash.parse().ok()?))
 }
 
-/// Removes the parts of checkpoints that were being stored in this folder of artifacts when the
-/// coordinator was killed: the store writes them under the checkpoint's name, `#` and a number, and does not list them.
-pub(crate) fn remove_parts(artifacts: &Path) {
-    for entry in std::fs::read_dir(artifacts.join(FOLDER)).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().contains('#') {
-            // What cannot be removed only takes space.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const SEARCH: SearchId = SearchId::new(3);

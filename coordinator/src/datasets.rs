@@ -173,6 +173,8 @@ impl Datasets {
     pub async fn add(&self, name: Name, files: [ArtifactHash; 4]) -> Result<Manifest, ObtainError> {
         let mut total = 0_u64;
         for hash in files {
+            // Nothing removes it before it has its name.
+            self.artifacts.note_upload(hash);
             total = total.saturating_add(self.artifacts.size(hash).await?);
         }
         if total > MAX_DATASET_BYTES {

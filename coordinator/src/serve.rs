@@ -159,7 +159,8 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let _lock = lock(&config.data)?;
     let metrics = Metrics::new(access::paths());
-    let log = MeteredLog::new(SqliteLog::open(&config.data.join("log.sqlite"))?, metrics.clone());
+    let log = SqliteLog::open(&config.data.join("log.sqlite"))?;
+    let log = Arc::new(MeteredLog::new(log, metrics.clone()));
     let log_state = log.state();
     let incoming = config.data.join("incoming");
     clear(&incoming).map_err(|source| ServeError::Data { path: incoming.clone(), source })?;
@@ -175,16 +176,12 @@ pub async fn run(
         keys.need();
     }
     let clock = Arc::new(SystemClock::start());
-    let cluster = Cluster::open(
-        Arc::new(log),
-        artifacts,
-        clock,
-        config.leases,
-        config.dataset_folders,
-        shutdown.clone(),
-    )
-    .await?;
+    let events = Arc::clone(&log);
+    let cluster =
+        Cluster::open(events, artifacts, clock, config.leases, config.dataset_folders, shutdown.clone())
+            .await?;
     let cluster = Arc::new(cluster);
+    tokio::spawn(Arc::clone(&cluster).collect_unnamed());
     if let Ok(address) = listeners.calls.local_addr() {
         let (encrypted, authenticated) = (tls.is_some(), keys.are_needed());
         info!(%address, data = %config.data.display(), encrypted, authenticated, "coordinator ready");
@@ -200,7 +197,9 @@ pub async fn run(
     }
     let health = HealthReporter::new();
     tokio::spawn(vitals::watch(Arc::clone(&cluster), log_state, health.clone(), service_manager));
-    tokio::spawn(access::watch(tokens, Arc::clone(&keys), tls.clone(), shutdown.clone()));
+    let closed = CancellationToken::new();
+    tokio::spawn(Arc::clone(&cluster).dismiss_strangers(closed.clone()));
+    tokio::spawn(access::watch(tokens, Arc::clone(&keys), tls.clone(), closed, shutdown.clone()));
     let most = config.protection.max_connections;
     let connections = access::connections(listeners.calls, tls, most, metrics.clone());
     let server = service::router(cluster, GateLayer::new(keys, metrics), health)
@@ -211,6 +210,7 @@ pub async fn run(
     };
     tokio::select! {
         served = server => served?,
+        error = log.inner().failure() => return Err(error.into()),
         () = give_up => warn!("some calls did not end in time"),
     }
     info!("coordinator stopped");

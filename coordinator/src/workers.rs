@@ -148,6 +148,18 @@ impl Workers {
         }
     }
 
+    /// Whether a worker is remembered.
+    pub fn knows(&self, id: WorkerId) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).entries.contains_key(&id)
+    }
+
+    /// Forgets those that registered when no token was needed, and answers who they are.
+    pub fn forget_strangers(&self) -> Vec<WorkerId> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let strangers = known.entries.extract_if(.., |_, entry| entry.token.is_none());
+        strangers.map(|(id, _)| id).collect()
+    }
+
     /// Notes a heartbeat: how many slots are busy, and whether the worker takes new work.
     pub fn heard(&self, id: WorkerId, busy: u32, draining: bool, now: Timestamp) -> Result<(), WorkerError> {
         let mut known = self.known(now, Sweep::WhenDue);

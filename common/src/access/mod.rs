@@ -17,7 +17,7 @@ use tonic::transport::{ClientTlsConfig, Endpoint, Uri};
 use tonic::{Request, Status};
 
 pub use token::{Token, TokenDigest, TokenError};
-pub use trust::{Fingerprint, FingerprintError, Trust};
+pub use trust::{Fingerprint, FingerprintError, Trust, distrust};
 
 /// The environment variable that holds a token. It is no flag: a command line can be read by everybody
 /// on the machine.

@@ -5,6 +5,7 @@
 //! that one alone, as it would have against a file: nothing needs to be fetched or copied before.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -57,6 +58,18 @@ impl FromStr for Fingerprint {
         let digits = text.strip_prefix("sha256:").unwrap_or(&text).replace(':', "");
         blake3::Hash::from_hex(digits).map(|hash| Self(*hash.as_bytes())).map_err(|_| FingerprintError)
     }
+}
+
+/// Why whoever answers at the coordinator's address is not trusted, if that is why a call failed. Waiting does not help then.
+pub fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match error.downcast_ref() {
+        Some(tls @ (Error::InvalidCertificate(_) | Error::General(_))) => return Some(tls.to_string()),
+        Some(Error::InvalidMessage(_)) => return Some("it does not encrypt; is it http://?".to_owned()),
+        Some(_) | None => {}
+    }
+    // What such an error carries is not its source.
+    let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    carried.and_then(|carried| distrust(carried)).or_else(|| error.source().and_then(distrust))
 }
 
 /// By what a coordinator is known.
@@ -163,6 +176,20 @@ impl ServerCertVerifier for Pinned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_coordinator_that_is_not_trusted_is_told_from_one_that_is_away() {
+        let expired = Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let away = io::Error::from(io::ErrorKind::ConnectionRefused);
+        for (error, told) in [
+            (io::Error::other(Error::General("another fingerprint".to_owned())), true),
+            (io::Error::other(io::Error::other(expired)), true),
+            (io::Error::other(Error::HandshakeNotComplete), false),
+            (io::Error::other(away), false),
+        ] {
+            assert_eq!(distrust(&error).is_some(), told, "{error}");
+        }
+    }
 
     #[test]
     fn fingerprints_are_taken_as_tools_print_them() {

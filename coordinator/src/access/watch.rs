@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::keys::Keys;
 use super::tls::Tls;
@@ -35,16 +35,17 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Looks until `shutdown`. What cannot be read leaves everything as it was, and is tried again when
-/// the file changes.
+/// the file changes. Cancels `closed` when calls come to need a token that needed none before.
 pub(crate) async fn watch(
     tokens: TokenFile,
     keys: Arc<Keys>,
     tls: Option<Arc<Tls>>,
+    closed: CancellationToken,
     shutdown: CancellationToken,
 ) {
     let mut seen_tokens = stamp(tokens.path());
     // Between the first reading and this look a command may have written.
-    take_over(&tokens, &keys);
+    take_over(&tokens, &keys, &closed);
     let mut seen_certificate =
         tls.as_ref().map(|tls| (stamp(&tls.files().certificate), stamp(&tls.files().key)));
     loop {
@@ -55,7 +56,7 @@ pub(crate) async fn watch(
         let now = stamp(tokens.path());
         if now != seen_tokens {
             seen_tokens = now;
-            take_over(&tokens, &keys);
+            take_over(&tokens, &keys, &closed);
         }
         if let Some(tls) = &tls {
             let now = Some((stamp(&tls.files().certificate), stamp(&tls.files().key)));
@@ -70,7 +71,8 @@ pub(crate) async fn watch(
     }
 }
 
-fn take_over(tokens: &TokenFile, keys: &Keys) {
+fn take_over(tokens: &TokenFile, keys: &Keys, closed: &CancellationToken) {
+    let was_open = !keys.are_needed();
     match tokens.read() {
         // No file before there ever was one.
         Ok(None) if !keys.are_needed() => {}
@@ -80,5 +82,9 @@ fn take_over(tokens: &TokenFile, keys: &Keys) {
             }
         }
         Err(error) => error!(%error, "the tokens stay as they were"),
+    }
+    if was_open && keys.are_needed() {
+        warn!("calls need a token from now on: there was none before");
+        closed.cancel();
     }
 }

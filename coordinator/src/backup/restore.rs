@@ -190,7 +190,9 @@ async fn put_together(
                 if content.hash() != Some(listed.blake3) {
                     return Err(foreign(format!("{:?} is listed with another hash", listed.path)));
                 }
-                store.put_stream_at(stream::iter(chunks), |_| place.clone()).await?
+                let collected = store.collect(stream::iter(chunks)).await?;
+                store.put_at(&collected, &place).await?;
+                collected.hash
             }
         };
         if read.get() < listed.bytes {

@@ -31,6 +31,9 @@ enum TokenCommand {
 }
 
 /// Makes a token and shows it, this once, with the line that uses it. From then on every call needs one.
+///
+/// A coordinator that runs without tokens asks for them within a second of the first one. Workers that joined it
+/// without one end, and their trials wait for others.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  fittingroom token create --role worker --name gpu-box --data ./fittingroom-data --out gpu-box.env\n\nRoles: an operator may do everything; a worker takes and reports trials; a viewer looks at searches and gets models.\n--coordinator URL says how others reach the coordinator, for the line that is shown."

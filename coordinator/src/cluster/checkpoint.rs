@@ -27,7 +27,7 @@ impl Cluster {
         if superseded.is_err() {
             // If the trial ended meanwhile, nobody would look for it any more.
             let search = self.find_id(id.search)?;
-            let is_kept = search.query(move |it| it.checkpoints().any(|kept| kept == (trial, hash))).await?;
+            let is_kept = search.query(move |it| it.keeps_checkpoint(trial, hash)).await?;
             if !is_kept {
                 checkpoints.discard(id.search, Discard::One { trial, hash });
             }

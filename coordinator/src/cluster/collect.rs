@@ -3,16 +3,27 @@
 //! Only the best trial's model is ever evaluated or exported, and the best never gets worse. So a model is
 //! of no use once a better trial is complete, unless the same bytes are also another search's best or a
 //! dataset's file. It goes some time later: whoever has just uploaded the same bytes may be about to name them.
+//!
+//! What was uploaded and never named, models and checkpoints of workers that were lost in between, goes too.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use fittingroom_common::event::Fact;
 use fittingroom_common::id::ArtifactHash;
 use tracing::{info, warn};
 
 use super::{Cluster, ClusterError};
 use crate::artifacts::UPLOAD_GRACE;
 use crate::runner::SearchHandle;
+use crate::search::Discard;
+
+/// How long what was uploaded, or found at the start, may stay without a name: long enough for the other
+/// files of a large dataset to follow, and for a coordinator whose disk is full.
+const NAMING_GRACE: Duration = Duration::from_secs(3600);
+/// How often uploads are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// Removes the models that a search needs no more, after a while. A search that is due already is not made due twice.
@@ -50,13 +61,69 @@ impl Cluster {
         let _no_backup = self.artifacts.deletion().await;
         // Until this is done, nobody makes a model theirs.
         let _nobody_names = self.naming.write().await;
+        self.remove_unnamed(superseded).await
+    }
+
+    /// Removes what was uploaded and never named, some time later, until the shutdown.
+    pub async fn collect_unnamed(self: Arc<Self>) {
+        if let Err(error) = self.artifacts.note_all().await {
+            warn!(%error, "models that earlier runs left stay until the next start");
+        }
+        loop {
+            tokio::select! {
+                () = self.shutdown().cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            match self.collect_uploads_of(NAMING_GRACE).await {
+                Ok(0) => {}
+                Ok(removed) => info!(removed, "uploads that nothing came to name removed"),
+                Err(error) => warn!(%error, "uploads that nothing names could not be removed"),
+            }
+        }
+    }
+
+    /// Removes what was uploaded this long ago and is named by nothing; answers how many that are.
+    async fn collect_uploads_of(&self, age: Duration) -> Result<usize, ClusterError> {
+        let mut removed = 0;
+        let _no_backup = self.artifacts.deletion().await;
+        let uploads = self.artifacts.take_uploads_of(age);
+        if !uploads.is_empty() {
+            let _nobody_names = self.naming.write().await;
+            let collected = self.remove_unnamed(uploads.clone()).await;
+            if collected.is_err() {
+                uploads.into_iter().for_each(|hash| self.artifacts.note_upload(hash));
+            }
+            removed += collected?;
+        }
+        for (id, mut checkpoints) in self.surroundings.checkpoints.stored_for(age) {
+            let search = self.find_id(id)?;
+            let unnamed = search.query(move |search| {
+                checkpoints.retain(|(trial, hash)| !search.keeps_checkpoint(*trial, *hash));
+                checkpoints
+            });
+            for (trial, hash) in unnamed.await? {
+                self.surroundings.checkpoints.discard(id, Discard::One { trial, hash });
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes those of these artifacts that no search and no dataset needs; answers how many. Nobody may be
+    /// naming any meanwhile.
+    async fn remove_unnamed(&self, artifacts: Vec<ArtifactHash>) -> Result<usize, ClusterError> {
         let mut named: BTreeSet<ArtifactHash> = BTreeSet::new();
         for search in self.searches() {
             named.extend(search.best_model().await?);
+            // Its dataset's name may be another's by now.
+            let first = self.log().events_after(search.id(), 0, 1).await?.into_iter().next();
+            if let Some(Fact::SearchCreated(created)) = first.map(|event| event.fact) {
+                named.extend(created.dataset.files);
+            }
         }
         named.extend(self.datasets.list().await?.into_iter().flat_map(|manifest| manifest.files));
         let mut removed = 0;
-        for hash in superseded.into_iter().filter(|hash| !named.contains(hash)) {
+        for hash in artifacts.into_iter().filter(|hash| !named.contains(hash)) {
             removed += usize::from(self.artifacts.remove(hash).await?);
         }
         Ok(removed)
@@ -69,6 +136,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
     use fittingroom_common::dataset::{Manifest, Shape};
     use fittingroom_common::id::{Name, SlotNumber, WorkerId};
     use fittingroom_common::operator::Launch;
@@ -139,12 +207,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cluster = cluster(folder.path()).await;
         let store = cluster.artifacts();
+        let a_while_passes = || drop(store.take_uploads_of(Duration::ZERO));
         let first = launch(&cluster, "first").await;
         let [poor, best] = [store.put(b"poor".to_vec()).await, store.put(b"best".to_vec()).await];
         let (poor, best) = (poor.expect("stores"), best.expect("stores"));
         train(&cluster, 0.5, poor).await;
+        a_while_passes();
         assert_eq!(cluster.collect(&first).await.expect("collects"), 0, "it is the best");
         train(&cluster, 0.9, best).await;
+        a_while_passes();
         assert_eq!(cluster.collect(&first).await.expect("collects"), 1);
         assert_eq!(
             (store.contains(poor).await.ok(), store.contains(best).await.ok()),
@@ -155,6 +226,7 @@ mod tests {
         let second = launch(&cluster, "second").await;
         store.put(b"poor".to_vec()).await.expect("stores");
         train(&cluster, 0.4, poor).await;
+        a_while_passes();
         assert_eq!(cluster.collect(&first).await.expect("collects"), 0, "it is the best of another search");
 
         let chunk = futures_util::stream::iter([Ok::<_, String>(Bytes::from_static(b"poor"))]);
@@ -188,5 +260,75 @@ mod tests {
         drop(hold);
         collecting.await.expect("ends");
         assert!(!store.contains(poor).await.expect("asks"));
+    }
+
+    fn chunk(bytes: &'static str) -> impl futures_util::Stream<Item = Result<Bytes, String>> + Unpin {
+        futures_util::stream::iter([Ok(Bytes::from_static(bytes.as_bytes()))])
+    }
+
+    async fn put(cluster: &Cluster, bytes: &str) -> ArtifactHash {
+        cluster.artifacts().put(bytes.as_bytes().to_vec()).await.expect("stores")
+    }
+
+    #[tokio::test]
+    async fn what_was_uploaded_and_never_named_goes_after_a_while_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let cluster = cluster(folder.path()).await;
+        launch(&cluster, "search").await;
+        let [file, best, orphan] =
+            [put(&cluster, "file").await, put(&cluster, "best").await, put(&cluster, "orphan").await];
+        train(&cluster, 0.9, best).await;
+        // The dataset has another file by now, but the search goes on with the one that it began with.
+        let mut manifest = cluster.datasets().list().await.expect("lists").remove(0);
+        manifest.files = [put(&cluster, "newer").await; 4];
+        cluster.log().put_dataset(manifest.clone()).await.expect("keeps");
+
+        assert_eq!(cluster.collect_uploads_of(Duration::from_secs(60)).await.expect("collects"), 0);
+        assert_eq!(cluster.collect_uploads_of(Duration::ZERO).await.expect("collects"), 1);
+        for (row, hash, stays) in [
+            ("a dataset's file", manifest.files[0], true),
+            ("a search's file", file, true),
+            ("the best model", best, true),
+            ("what nothing names", orphan, false),
+        ] {
+            assert_eq!(cluster.artifacts().contains(hash).await.ok(), Some(stays), "{row}");
+        }
+
+        // What an earlier run left is looked at from the start on.
+        put(&cluster, "orphan").await;
+        assert_eq!(cluster.artifacts().take_uploads_of(Duration::ZERO), [orphan]);
+        assert_eq!(cluster.collect_uploads_of(Duration::ZERO).await.expect("collects"), 0);
+        cluster.artifacts().note_all().await.expect("lists");
+        assert_eq!(cluster.collect_uploads_of(Duration::ZERO).await.expect("collects"), 1);
+        assert_eq!(cluster.artifacts().contains(orphan).await.ok(), Some(false));
+        assert_eq!(cluster.artifacts().contains(best).await.ok(), Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_was_never_named_goes_while_its_trial_runs() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let cluster = cluster(folder.path()).await;
+        launch(&cluster, "search").await;
+        let leased = cluster.lease(WORKER, SlotNumber::new(0), Duration::ZERO).await.expect("answers");
+        let id = leased.expect("work").id;
+        let named = cluster.upload_checkpoint(id, WORKER, chunk("named")).await.expect("stores");
+        let place = CheckpointPlace { epoch: 0, step: 7 };
+        let checkpoint = Checkpoint { place, hash: named };
+        cluster.keep_checkpoint(id, WORKER, checkpoint).await.expect("accepted");
+        let unnamed = cluster.upload_checkpoint(id, WORKER, chunk("unnamed")).await.expect("stores");
+
+        assert_eq!(cluster.collect_uploads_of(Duration::from_secs(60)).await.expect("collects"), 0);
+        assert_eq!(cluster.collect_uploads_of(Duration::ZERO).await.expect("collects"), 1);
+        let is_there = async |hash| {
+            let there = cluster.surroundings.checkpoints.contains(id.search, id.attempt.trial, hash);
+            there.await.expect("asks")
+        };
+        let deleted = async {
+            while is_there(unnamed).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), deleted).await.is_ok(), "it stays");
+        assert!(is_there(named).await);
     }
 }

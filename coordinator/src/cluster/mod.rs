@@ -5,6 +5,7 @@ mod collect;
 mod error;
 mod open;
 mod tally;
+mod unheard;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use fittingroom_common::operator::Launch;
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::trial::Report;
 use fittingroom_common::view::Progress;
-use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome, SearchAttempt};
+use fittingroom_common::work::{Assignment, Directive, Held, Holder, Outcome};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
@@ -34,7 +35,7 @@ use crate::datasets::Datasets;
 use crate::log::{EventLog, LogError};
 use crate::runner::{self, Refusal, SearchHandle, Surroundings};
 use crate::search::{Command, Search};
-use crate::workers::Workers;
+use crate::workers::{WorkerError, Workers};
 
 /// How long a slot waits for one search's answer before it asks the next.
 const SEARCH_PATIENCE: Duration = Duration::from_secs(2);
@@ -205,6 +206,8 @@ impl Cluster {
         let Some(dataset) = self.datasets.find(&dataset).await? else {
             return Err(ClusterError::NoSuchDataset { name: dataset });
         };
+        // Its name may be another's before the search names the files.
+        dataset.files.into_iter().for_each(|hash| self.artifacts.note_upload(hash));
         loop {
             let name = wished.clone().unwrap_or_else(|| self.free_name(spec.method.name()));
             let created = Created {
@@ -255,6 +258,10 @@ impl Cluster {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             work.mark_unchanged();
+            if !self.workers.knows(worker) {
+                // It was forgotten while it waited.
+                return Err(WorkerError::Unknown.into());
+            }
             if let Some(assignment) = self.offer(&self.open_searches(), &holder).await? {
                 return Ok(Some(assignment));
             }
@@ -280,7 +287,7 @@ impl Cluster {
         // search that is asked for work first says so by itself, and is spared the question.
         let others = open.iter().filter(|search| Some(search.id()) != asked_first);
         for search in others.filter(|search| search.pulse_now().leases > 0) {
-            let held = search.query(move |search| search.assignment(worker, slot));
+            let held = unheard::given_to(search, worker, slot);
             if let Ok(Ok(Some(assignment))) = tokio::time::timeout(SEARCH_PATIENCE, held).await {
                 return Ok(Some(assignment));
             }
@@ -334,28 +341,6 @@ impl Cluster {
         Ok(directives)
     }
 
-    /// Takes back what a draining worker was given and does not hold: the answer to its lease was lost.
-    async fn release_lost(&self, worker: WorkerId, held: &[Held]) -> Result<(), ClusterError> {
-        for search in self.open_searches() {
-            if search.pulse_now().leases == 0 {
-                continue;
-            }
-            for attempt in search.query(move |search| search.held_by(worker)).await? {
-                let id = SearchAttempt { search: search.id(), attempt };
-                if held.iter().any(|it| it.id == id) {
-                    continue;
-                }
-                let command = Command::Complete { attempt, worker, outcome: Outcome::Released };
-                match search.command(command, |_| ()).await {
-                    // It may have ended in between.
-                    Ok(()) | Err(Refusal::Rejected(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Takes the report of an epoch; answers whether the trial's model is to be kept.
     pub async fn report(
         &self,
@@ -381,6 +366,7 @@ impl Cluster {
             return Ok(search.command(Command::Complete { attempt, worker, outcome }, |_| ()).await?);
         };
         let naming = self.naming.read().await;
+        self.artifacts.note_upload(hash);
         if !self.artifacts.contains(hash).await? {
             return Err(ClusterError::NoSuchModel { hash });
         }

@@ -28,6 +28,11 @@ impl<L: EventLog> MeteredLog<L> {
         Self { log, metrics, state: watch::Sender::new(LogState::Writable) }
     }
 
+    /// The log that is watched.
+    pub(crate) fn inner(&self) -> &L {
+        &self.log
+    }
+
     /// Whether it can be written, now and whenever that changes.
     pub(crate) fn state(&self) -> watch::Receiver<LogState> {
         self.state.subscribe()

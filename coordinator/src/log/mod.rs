@@ -8,6 +8,7 @@ mod metered;
 mod snapshots;
 mod sqlite;
 mod stored;
+mod unsynced;
 
 use std::path::PathBuf;
 
@@ -137,6 +138,11 @@ pub enum LogError {
     /// A transaction could not be made durable.
     #[error("the event log cannot be written: {0}")]
     Commit(String),
+    /// The disk did not confirm what was written. What can be read may not be on it.
+    #[error(
+        "the event log cannot be synced to its disk ({0}): what was written last is not acknowledged, and nothing more is written; see to the disk, and start the coordinator again"
+    )]
+    Unsynced(String),
     /// The SQLite that was linked is too old to be trusted.
     #[error(
         "SQLite {found} is linked, but versions before 3.51.3 can corrupt a log; build with the bundled one"
@@ -188,6 +194,7 @@ impl From<rusqlite::Error> for LogError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            _ if unsynced::is_told_by(&error) => Self::Unsynced(error.to_string()),
             _ => Self::Database(error),
         }
     }

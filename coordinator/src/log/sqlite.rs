@@ -19,10 +19,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Append, EventLog, Listed, LogError, snapshots};
+use super::{Append, EventLog, Listed, LogError, snapshots, unsynced};
 
 /// "FRlg": marks the file as ours.
 pub(super) const APPLICATION_ID: i32 = 0x4652_6c67;
@@ -79,6 +79,8 @@ pub struct SqliteLog {
     writer: Option<JoinHandle<()>>,
     /// Hung up by the writer when it has ended.
     ended: Mutex<std_mpsc::Receiver<()>>,
+    /// What was wrong when a sync failed.
+    unsynced: watch::Receiver<Option<String>>,
 }
 
 impl SqliteLog {
@@ -93,19 +95,29 @@ impl SqliteLog {
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", MOST_WAL_BYTES)?;
         prepare(&mut connection, path)?;
+        unsynced::settle(&connection)?;
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         let (writes, queue) = std_mpsc::sync_channel(QUEUE);
         let (running, ended) = std_mpsc::channel();
+        let (failed, unsynced) = watch::channel(None);
         let writer = std::thread::Builder::new()
             .name("event-log".to_owned())
             .spawn(move || {
-                write_all(&mut connection, &queue);
+                write_all(&mut connection, &queue, &failed);
                 drop(running);
             })
             .map_err(|error| LogError::Foreign { path: path.to_owned(), problem: error.to_string() })?;
         let (path, reader) = (path.to_owned(), Arc::new(Mutex::new(reader)));
-        Ok(Self { path, writes: Some(writes), reader, writer: Some(writer), ended: Mutex::new(ended) })
+        let ended = Mutex::new(ended);
+        Ok(Self { path, writes: Some(writes), reader, writer: Some(writer), ended, unsynced })
+    }
+
+    /// Waits until nothing more can be written: for the first sync that fails. Whoever has the log is to end then.
+    pub async fn failure(&self) -> LogError {
+        let mut unsynced = self.unsynced.clone();
+        let failed = unsynced.wait_for(Option::is_some).await;
+        failed.ok().and_then(|problem| problem.clone()).map_or(LogError::Closed, LogError::Unsynced)
     }
 
     async fn write<T: Send + 'static>(&self, make: impl FnOnce(Answer<T>) -> Write) -> Result<T, LogError> {
@@ -311,12 +323,24 @@ fn decoded(search: SearchId, mut rows: rusqlite::Rows<'_>) -> Result<Vec<Event>,
     Ok(events)
 }
 
-/// The writer's thread: until every sender is gone.
-fn write_all(connection: &mut Connection, queue: &std_mpsc::Receiver<Write>) {
+/// The writer's thread: until every sender is gone. Once a sync has failed it only refuses.
+fn write_all(
+    connection: &mut Connection,
+    queue: &std_mpsc::Receiver<Write>,
+    failed: &watch::Sender<Option<String>>,
+) {
     while let Ok(first) = queue.recv() {
+        let problem = failed.borrow().clone();
+        if let Some(problem) = problem {
+            refuse(first, LogError::Unsynced(problem));
+            continue;
+        }
         let batch: Vec<Write> =
             std::iter::once(first).chain(queue.try_iter().take(MOST_PER_COMMIT - 1)).collect();
-        commit(connection, batch);
+        if let Err(LogError::Unsynced(problem)) = commit(connection, batch) {
+            // Somebody may look at it only later.
+            failed.send_replace(Some(problem));
+        }
     }
 }
 
@@ -324,7 +348,7 @@ fn write_all(connection: &mut Connection, queue: &std_mpsc::Receiver<Write>) {
 type Told = Box<dyn FnOnce(Result<(), LogError>)>;
 
 /// Writes a batch in one transaction. What conflicts is refused alone; what fails on the disk fails all.
-fn commit(connection: &mut Connection, batch: Vec<Write>) {
+fn commit(connection: &mut Connection, batch: Vec<Write>) -> Result<(), LogError> {
     let mut told: Vec<Told> = Vec::with_capacity(batch.len());
     let mut writes = batch.into_iter();
     let outcome = (|| {
@@ -342,16 +366,18 @@ fn commit(connection: &mut Connection, batch: Vec<Write>) {
     })();
     let Err(error) = outcome else {
         told.into_iter().for_each(|tell| tell(Ok(())));
-        return;
+        return Ok(());
     };
     tracing::error!(%error, "nothing of a batch is durable");
     let problem = error.to_string();
-    let failure = || match error {
+    let failure = || match &error {
         LogError::DiskFull => LogError::DiskFull,
+        LogError::Unsynced(problem) => LogError::Unsynced(problem.clone()),
         _ => LogError::Commit(problem.clone()),
     };
     told.into_iter().for_each(|tell| tell(Err(failure())));
     writes.for_each(|write| refuse(write, failure()));
+    Err(failure())
 }
 
 /// Answers a request that was not even tried.

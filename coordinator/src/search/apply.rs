@@ -257,6 +257,13 @@ impl Search {
         }
     }
 
+    /// A slot asks for work although it holds some: it has not heard the answer, and hears it only now.
+    pub(super) fn renew_unheard(&mut self, holder: &Holder, now: Timestamp) {
+        if let Some(&attempt) = self.holders.get(&(holder.worker, holder.slot)) {
+            self.renew(attempt, holder.worker, None, now);
+        }
+    }
+
     /// Gives every lease its full length from now: after a restart, the heartbeats of the time
     /// before are not known.
     pub fn grant_grace(&mut self, now: Timestamp) {

@@ -117,6 +117,11 @@ impl Search {
         })
     }
 
+    /// Whether a trial may go on from this checkpoint.
+    pub fn keeps_checkpoint(&self, trial: TrialId, hash: ArtifactHash) -> bool {
+        self.resume_from(trial).iter().any(|kept| kept.hash == hash)
+    }
+
     /// What an attempt at a trial may go on from, the newest first.
     pub(super) fn resume_from(&self, trial: TrialId) -> Vec<Checkpoint> {
         let resumption = self.trial(trial).and_then(|trial| trial.resumption.as_deref());

@@ -142,6 +142,9 @@ impl Search {
     /// be thrown away and replayed from the log.
     pub fn handle(&mut self, command: Command, now: Timestamp) -> Result<Vec<Event>, Rejection> {
         let mut events = Vec::new();
+        if let Command::Lease { holder } = &command {
+            self.renew_unheard(holder, now);
+        }
         let mut facts = self.decide(command, now)?;
         while !facts.is_empty() {
             for fact in facts {

@@ -185,6 +185,25 @@ fn a_slot_that_asks_twice_gets_the_same_attempt() {
 }
 
 #[test]
+fn the_time_of_a_lease_runs_from_when_the_slot_heard_of_it() {
+    for evaluates in [false, true] {
+        let mut bench = Bench::new("");
+        let trained_before: &[f64] = if evaluates { &[0.7, 0.9, 0.8] } else { &[] };
+        for &accuracy in trained_before {
+            bench.train(1, accuracy);
+        }
+        let given = bench.lease(2).expect("work");
+        assert_eq!(matches!(given.work, Work::Evaluate { .. }), evaluates);
+        bench.wait(LEASE - Duration::from_secs(1));
+        assert_eq!(bench.lease(2), Some(given.clone()), "the answer was lost, and is given again");
+        bench.wait(LEASE - Duration::from_secs(1));
+        assert_eq!(bench.search.held_by(WorkerId::new(2)), [given.id.attempt], "evaluates: {evaluates}");
+        bench.wait(Duration::from_secs(2));
+        assert_eq!(bench.search.held_by(WorkerId::new(2)), [], "evaluates: {evaluates}");
+    }
+}
+
+#[test]
 fn a_silent_workers_trial_is_tried_again_and_the_silent_worker_is_fenced() {
     let mut bench = Bench::new("");
     let lost = bench.lease(1).expect("work").id.attempt;

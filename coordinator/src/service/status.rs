@@ -60,6 +60,7 @@ pub(super) fn of_log(error: &LogError) -> Status {
         LogError::Closed => Status::unavailable(message),
         LogError::Database(_)
         | LogError::Commit(_)
+        | LogError::Unsynced(_)
         | LogError::OldSqlite { .. }
         | LogError::Foreign { .. } => Status::unavailable(message),
         LogError::Undecodable { .. }

@@ -6,18 +6,19 @@
 //! ```
 //!
 //! Where there are checkpoints, the trainer goes on from the newest that can be used, and those that
-//! it makes are brought to the coordinator on the side.
+//! it makes are brought to the coordinator on the side. What this machine's disk does not take is no fault
+//! of the trial's, which is given back.
 
 use std::time::Duration;
 
-use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
+use fittingroom_common::checkpoint::CheckpointPlace;
 use fittingroom_common::trial::{Failure, FailureReason, Score};
 use fittingroom_common::work::{Assignment, Outcome, Work};
 use tracing::{info, warn};
 
-use super::cache::CacheError;
 use super::held::Hold;
 use super::keeper::Keeper;
+use super::provision::{LEAST_ROOM, lose, without};
 use super::report::{Reporter, Verdict};
 use super::seat::Seat;
 use super::session::CallError;
@@ -25,7 +26,7 @@ use super::trainer::{TrainerError, run_of, unexpected};
 use super::upload::{UploadError, upload};
 use super::words::{self, Files};
 use super::{AgentError, Shared};
-use crate::trainer::protocol::{Command, Event, ResumeFrom, TrainCommand};
+use crate::trainer::protocol::{Command, Event, TrainCommand};
 
 /// How far the signals to the agent and to its trainer may be apart when both are told to end.
 const SIGNAL_SKEW: Duration = Duration::from_secs(1);
@@ -37,10 +38,12 @@ pub(crate) enum End {
     Complete(Outcome),
     /// The attempt is this worker's no more, or the agent has no time left for it.
     Drop,
+    /// This machine's disk does not take what the attempt needs: so many bytes at least.
+    NoRoom { problem: String, bytes: u64 },
 }
 
 impl End {
-    fn failed(reason: FailureReason, detail: impl Into<String>) -> Self {
+    pub(crate) fn failed(reason: FailureReason, detail: impl Into<String>) -> Self {
         Self::Complete(Outcome::Failed(Failure::new(reason, detail)))
     }
 }
@@ -53,6 +56,8 @@ enum Driven {
     Score(Score),
     /// Because of the checkpoint that it was to go on from.
     Refused(String),
+    /// With a model that the disk does not take.
+    Unwritten { problem: String, bytes: u64 },
     /// Without a result.
     Failed(Failure),
     /// The trainer broke.
@@ -80,7 +85,7 @@ impl Run<'_> {
         };
         let files = match files {
             Ok(files) => files,
-            Err(error) => return Ok(End::failed(FailureReason::BadData, error.to_string())),
+            Err(error) => return Ok(without(&error)),
         };
         let (session, id, work) = (&self.shared.session, self.hold.id, &assignment.work);
         let mut candidates = words::checkpoints(work);
@@ -91,6 +96,10 @@ impl Run<'_> {
                 biased;
                 end = interrupted(self.shared, self.hold) => return Ok(end),
                 from = self.resume_from(&mut candidates, &files, &mut reporter) => from,
+            };
+            let from = match from {
+                Ok(from) => from,
+                Err(error) => return Ok(without(&error)),
             };
             let run = self.seat.next_run(id);
             let command = words::command(&run, work, &files, from);
@@ -132,12 +141,7 @@ impl Run<'_> {
                 }
                 warn!(%error, "trainer lost");
                 let failure = Failure::from(&error);
-                // The next attempt goes on from what this one wrote.
-                tokio::select! {
-                    biased;
-                    _ = interrupted(self.shared, self.hold) => {}
-                    () = keeper.finish() => {}
-                }
+                self.leave(&mut keeper).await;
                 match self.settle(reporter).await? {
                     Settled::Drop => Ok(End::Drop),
                     Settled::Refused(_) | Settled::Discard | Settled::Keep => {
@@ -145,43 +149,25 @@ impl Run<'_> {
                     }
                 }
             }
-        }
-    }
-
-    async fn fetch(&self, assignment: &Assignment) -> Result<Files, CacheError> {
-        let cache = &self.shared.cache;
-        let [a, b, c, d] = assignment.dataset.files;
-        let dataset =
-            [cache.obtain(a).await?, cache.obtain(b).await?, cache.obtain(c).await?, cache.obtain(d).await?];
-        match assignment.work {
-            Work::Evaluate { model } => {
-                Ok(Files { dataset, model: cache.obtain(model).await?, folder: None })
-            }
-            Work::Train { .. } => {
-                let folder = cache.temporary_folder()?;
-                Ok(Files { dataset, model: folder.path().join("model.safetensors"), folder: Some(folder) })
-            }
-        }
-    }
-
-    /// The newest checkpoint that can be had; those that cannot are told to be lost.
-    async fn resume_from(
-        &self,
-        candidates: &mut &[Checkpoint],
-        files: &Files,
-        reporter: &mut Reporter,
-    ) -> Option<ResumeFrom> {
-        let folder = files.folder.as_ref()?.path();
-        while let Some(Checkpoint { place, hash }) = candidates.first().copied() {
-            match self.shared.cache.obtain_checkpoint(self.hold.id, hash, folder).await {
-                Ok(file) => {
-                    info!(epoch = place.epoch, step = place.step, "going on from a checkpoint");
-                    return Some(ResumeFrom { file, epoch: place.epoch, step: place.step });
+            Driven::Unwritten { problem, bytes } => {
+                self.leave(&mut keeper).await;
+                match self.settle(reporter).await? {
+                    Settled::Drop => Ok(End::Drop),
+                    Settled::Refused(_) | Settled::Discard | Settled::Keep => {
+                        Ok(End::NoRoom { problem, bytes: bytes.max(LEAST_ROOM) })
+                    }
                 }
-                Err(error) => lose(candidates, &error.to_string(), reporter),
             }
         }
-        None
+    }
+
+    /// Brings what the trainer wrote to the coordinator: the next attempt goes on from it.
+    async fn leave(&self, keeper: &mut Keeper) {
+        tokio::select! {
+            biased;
+            _ = interrupted(self.shared, self.hold) => {}
+            () = keeper.finish() => {}
+        }
     }
 
     /// Has the trainer make a last checkpoint and stop, and brings that to the coordinator, if there is time.
@@ -194,9 +180,11 @@ impl Run<'_> {
             Event::Checkpoint { file, epoch, step, .. } => {
                 keeper.take(file.clone(), CheckpointPlace { epoch: *epoch, step: *step });
             }
+            Event::Warned { problem, .. } => warn!(problem, "the last checkpoint is not written"),
             Event::Ready { .. }
             | Event::Progress { .. }
             | Event::Refused { .. }
+            | Event::Unwritten { .. }
             | Event::Finished { .. }
             | Event::Evaluated { .. }
             | Event::Stopped { .. }
@@ -283,6 +271,13 @@ impl Run<'_> {
                 keeper.take(file.clone(), CheckpointPlace { epoch: *epoch, step: *step });
                 return None;
             }
+            (Event::Warned { problem, .. }, Command::Train(_)) => {
+                warn!(problem, "training goes on without a checkpoint");
+                return None;
+            }
+            (Event::Unwritten { problem, bytes, .. }, Command::Train(_)) if reporter.may_end() => {
+                Driven::Unwritten { problem: problem.clone(), bytes: *bytes }
+            }
             (Event::Refused { problem, .. }, Command::Train(TrainCommand { resume_from: Some(_), .. })) => {
                 Driven::Refused(problem.clone())
             }
@@ -300,6 +295,8 @@ impl Run<'_> {
                 Event::Ready { .. }
                 | Event::Checkpoint { .. }
                 | Event::Refused { .. }
+                | Event::Warned { .. }
+                | Event::Unwritten { .. }
                 | Event::Finished { .. }
                 | Event::Evaluated { .. }
                 | Event::Stopped { .. },
@@ -363,15 +360,6 @@ async fn interrupted(shared: &Shared, hold: &Hold) -> End {
         biased;
         () = hold.dropped() => End::Drop,
         () = shared.ending.release.cancelled() => End::Complete(Outcome::Released),
-    }
-}
-
-/// The first of these checkpoints cannot be gone on from: the next one counts, or the beginning.
-fn lose(candidates: &mut &[Checkpoint], problem: &str, reporter: &mut Reporter) {
-    if let [lost, rest @ ..] = *candidates {
-        warn!(hash = %lost.hash, epoch = lost.place.epoch, problem, "checkpoint lost, going on from the one before");
-        reporter.lose(lost.hash, problem, rest.first().map_or(0, |next| next.place.epoch));
-        *candidates = rest;
     }
 }
 

@@ -2,6 +2,7 @@
 //! to evaluate. What is not there, or is not what its name says, is streamed from the coordinator.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,16 @@ pub enum CacheError {
     },
 }
 
+impl CacheError {
+    /// Whether it is this machine's trouble, so that another may well do the work.
+    pub(crate) const fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::Folder { .. } | Self::Disk { .. } => true,
+            Self::Unavailable { .. } | Self::Corrupt { .. } | Self::TooLarge { .. } => false,
+        }
+    }
+}
+
 /// The folder of artifacts, shared by the slots.
 #[derive(Debug)]
 pub(crate) struct Cache {
@@ -113,6 +124,22 @@ impl Cache {
         Ok(path)
     }
 
+    /// Whether the disk takes a dataset, and this many bytes beside it.
+    pub(crate) async fn try_room(&self, dataset: [ArtifactHash; 4], bytes: u64) -> Result<(), CacheError> {
+        for hash in dataset {
+            self.obtain(hash).await?;
+        }
+        let folder = self.training.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            // Without a name, so that it goes by itself.
+            let mut file = tempfile::tempfile_in(folder)?;
+            std::io::copy(&mut std::io::repeat(0).take(bytes), &mut file)?;
+            file.sync_data()
+        });
+        let written = written.await.unwrap_or_else(|broken| Err(std::io::Error::other(broken)));
+        written.map_err(|source| CacheError::Disk { path: self.training.clone(), source })
+    }
+
     /// A folder for a model that is being trained, which goes when the answer is dropped.
     pub(crate) fn temporary_folder(&self) -> Result<TempDir, CacheError> {
         TempDir::new_in(&self.training)
@@ -148,19 +175,10 @@ impl Cache {
     ) -> Result<(), CacheError> {
         let mut backoff = self.timing.backoff();
         let mut tries = 0;
-        let mut is_disk_known = false;
         loop {
             match download(hash, path, begin()).await {
                 Ok(()) => return Ok(()),
                 Err(DownloadError::Transient) => tokio::time::sleep(backoff.next()).await,
-                // It is this machine's trouble, not the trial's: people may free some space.
-                Err(DownloadError::Permanent(error @ CacheError::Disk { .. })) => {
-                    if !is_disk_known {
-                        warn!(%error, "the cache cannot be written; trying until it can");
-                    }
-                    is_disk_known = true;
-                    tokio::time::sleep(backoff.next()).await;
-                }
                 Err(DownloadError::Permanent(error)) => {
                     tries += 1;
                     if tries == MAX_TRIES || !matches!(error, CacheError::Corrupt { .. }) {

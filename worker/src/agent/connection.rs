@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fittingroom_common::access::{Access, AccessError, Channel};
+use fittingroom_common::access::{Access, AccessError, Channel, distrust};
 use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::convert::DecodeError;
 use fittingroom_common::id::{ArtifactHash, SlotNumber};
@@ -69,6 +69,14 @@ impl Fault {
     /// Whether the coordinator does not take this worker's token, or any more.
     pub(crate) fn is_shut_out(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code() == Code::Unauthenticated)
+    }
+
+    /// Why whoever answers is not the coordinator, if there was no answer because of that.
+    pub(crate) fn distrust(&self) -> Option<String> {
+        match self {
+            Self::Transient(status) => status.source().and_then(distrust),
+            Self::NotFound(_) | Self::Precondition(_) | Self::Refused(_) | Self::Unreadable(_) => None,
+        }
     }
 }
 
@@ -138,6 +146,7 @@ pub(crate) struct Connection {
     transfers: ArtifactServiceClient<Channel>,
     worker: Arc<WorkerInfo>,
     answering: Arc<AtomicBool>,
+    trusted: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -160,6 +169,7 @@ impl Connection {
                 .max_encoding_message_size(MAX_CHUNK_MESSAGE_BYTES),
             worker: Arc::new(worker),
             answering: Arc::new(AtomicBool::new(true)),
+            trusted: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -175,13 +185,24 @@ impl Connection {
                 Err(Fault::Transient(Status::deadline_exceeded(format!("no answer within {deadline:?}"))))
             }
         };
+        let distrust = result.as_ref().err().and_then(Fault::distrust);
         match &result {
             Err(Fault::Transient(status)) => {
+                // It may have been away before somebody else answered in its place.
+                if let Some(problem) = distrust
+                    && self.trusted.swap(false, Ordering::Relaxed)
+                {
+                    warn!(
+                        problem,
+                        "what answers at the coordinator's address is not trusted; trying until it is"
+                    );
+                }
                 if self.answering.swap(false, Ordering::Relaxed) {
                     warn!(error = %describe(status), "the coordinator does not answer; trying until it does");
                 }
             }
             _ => {
+                self.trusted.store(true, Ordering::Relaxed);
                 if !self.answering.swap(true, Ordering::Relaxed) {
                     info!("the coordinator answers again");
                 }

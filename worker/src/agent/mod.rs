@@ -25,6 +25,7 @@ mod held;
 mod keeper;
 mod memory;
 mod output;
+mod provision;
 mod report;
 mod seat;
 mod session;
@@ -98,6 +99,11 @@ pub enum AgentError {
     /// The coordinator does not want this worker, or is no coordinator.
     #[error("this worker cannot work with the coordinator: {0}")]
     Refused(String),
+    /// Whoever answers is not the coordinator that is trusted.
+    #[error(
+        "what answers at the coordinator's address is not trusted: {0}; look at --coordinator, at --ca-fingerprint or --ca (`fittingroom certs` prints the fingerprint), and at this machine's clock"
+    )]
+    Distrust(String),
     /// The coordinator cannot be called in the way that was asked for.
     #[error(transparent)]
     Access(#[from] AccessError),

@@ -65,7 +65,7 @@ impl Session {
         let welcome = tokio::select! {
             biased;
             () = ending.drain.cancelled() => return Ok(None),
-            welcome = register(&connection, &timing) => welcome?,
+            welcome = register(&connection, &timing, Joining::AtFirst) => welcome?,
         };
         let registration = Registration { generation: Generation(1), welcome };
         Ok(Some(Self {
@@ -92,7 +92,7 @@ impl Session {
             return Ok(());
         }
         info!("the coordinator does not know this worker any more; joining again");
-        registration.welcome = register(&self.connection, &self.timing).await?;
+        registration.welcome = register(&self.connection, &self.timing, Joining::Again).await?;
         registration.generation = Generation(stale.0 + 1);
         Ok(())
     }
@@ -222,8 +222,16 @@ fn shut_out(fault: &Fault) -> AgentError {
     AgentError::Refused(fault.to_string())
 }
 
-/// Registers, trying until the coordinator answers.
-async fn register(connection: &Connection, timing: &Timing) -> Result<Welcome, AgentError> {
+/// Whether the coordinator has answered this worker before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joining {
+    AtFirst,
+    Again,
+}
+
+/// Registers, trying until the coordinator answers. One that is not trusted from the first is a mistake that
+/// somebody has to mend; one that was trusted before may be again.
+async fn register(connection: &Connection, timing: &Timing, joining: Joining) -> Result<Welcome, AgentError> {
     let mut backoff = timing.backoff();
     loop {
         match connection.register().await {
@@ -231,7 +239,10 @@ async fn register(connection: &Connection, timing: &Timing) -> Result<Welcome, A
                 info!(coordinator_version = %welcome.coordinator_version, "joined the coordinator");
                 return Ok(welcome);
             }
-            Err(Fault::Transient(_)) => tokio::time::sleep(backoff.next()).await,
+            Err(fault @ Fault::Transient(_)) => match fault.distrust() {
+                Some(problem) if joining == Joining::AtFirst => return Err(AgentError::Distrust(problem)),
+                Some(_) | None => tokio::time::sleep(backoff.next()).await,
+            },
             Err(Fault::Precondition(status)) => {
                 return Err(AgentError::Version {
                     ours: pb::PROTOCOL_VERSION,

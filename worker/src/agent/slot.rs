@@ -10,6 +10,7 @@ use tracing::{Instrument, error, error_span, info, warn};
 use super::attempt::{End, Run};
 use super::connection::Leased;
 use super::held::Hold;
+use super::provision::wait_for_room;
 use super::seat::Seat;
 use super::session::CallError;
 use super::{AgentError, Shared};
@@ -23,7 +24,7 @@ pub(crate) async fn run(shared: Arc<Shared>, slot: SlotNumber, mut seat: Seat) -
 
 async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), AgentError> {
     let drain = &shared.ending.drain;
-    // A worker that cannot train, its disk full say, must not fail one trial after another.
+    // A worker that cannot train must not fail one trial after another.
     let mut setback = shared.timing.backoff();
     loop {
         let leased = tokio::select! {
@@ -46,29 +47,43 @@ async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), 
                     attempt = attempt.number.get()
                 );
                 let run = Run { shared, seat, hold: &hold };
-                let has_failed = async {
+                let pause = async {
                     info!("attempt taken");
                     match run.run(&assignment).await? {
                         End::Complete(outcome) => {
                             complete(shared, &hold, &outcome).await?;
-                            Ok(is_setback(&outcome))
+                            Ok(if is_setback(&outcome) { Pause::ForAWhile } else { Pause::None })
                         }
                         End::Drop => {
                             info!("attempt dropped");
-                            Ok::<_, AgentError>(false)
+                            Ok::<_, AgentError>(Pause::None)
+                        }
+                        End::NoRoom { problem, bytes } => {
+                            error!(
+                                problem,
+                                "this machine's disk is in the way, so the attempt is given back"
+                            );
+                            complete(shared, &hold, &Outcome::Released).await?;
+                            Ok(Pause::UntilThereIsRoom(bytes))
                         }
                     }
                 }
                 .instrument(span)
                 .await?;
                 drop(hold);
-                if has_failed {
-                    tokio::select! {
-                        () = drain.cancelled() => {}
-                        () = tokio::time::sleep(setback.next()) => {}
+                let paused = async {
+                    match pause {
+                        Pause::None => setback.reset(),
+                        Pause::ForAWhile => tokio::time::sleep(setback.next()).await,
+                        Pause::UntilThereIsRoom(bytes) => {
+                            wait_for_room(shared, assignment.dataset.files, bytes).await;
+                        }
                     }
-                } else {
-                    setback.reset();
+                };
+                tokio::select! {
+                    biased;
+                    () = paused => {}
+                    () = drain.cancelled() => {}
                 }
             }
             Ok(Leased::Unreadable { id, error }) => {
@@ -88,6 +103,14 @@ async fn work(shared: &Shared, slot: SlotNumber, seat: &mut Seat) -> Result<(), 
             }
         }
     }
+}
+
+/// What a slot waits for before it takes work again.
+enum Pause {
+    None,
+    ForAWhile,
+    /// So many bytes of it.
+    UntilThereIsRoom(u64),
 }
 
 /// Whether an outcome may be this worker's fault.

@@ -256,8 +256,10 @@ impl Trainer {
                     | Event::Finished { .. }
                     | Event::Evaluated { .. }
                     | Event::Refused { .. }
+                    | Event::Unwritten { .. }
                     | Event::Failed { .. } => return Ok(()),
                     Event::Ready { .. }
+                    | Event::Warned { .. }
                     | Event::Progress { .. }
                     | Event::Epoch { .. }
                     | Event::Checkpoint { .. } => {}
@@ -306,6 +308,8 @@ pub(crate) fn run_of(event: &Event) -> Option<&str> {
         | Event::Finished { id, .. }
         | Event::Checkpoint { id, .. }
         | Event::Refused { id, .. }
+        | Event::Warned { id, .. }
+        | Event::Unwritten { id, .. }
         | Event::Evaluated { id, .. }
         | Event::Stopped { id }
         | Event::Failed { id, .. } => Some(id),

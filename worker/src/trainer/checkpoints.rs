@@ -32,7 +32,7 @@ impl<'a> Checkpoints<'a> {
     }
 
     /// Writes a checkpoint; the event that tells of it. One that cannot be written is no reason to
-    /// give up a training that goes well.
+    /// give up a training that goes well, but people are to know.
     pub(super) fn write(&mut self, id: &str, state: &State) -> Option<Event> {
         self.due.made(state);
         let (epoch, step) = (state.epoch - 1, u32::try_from(state.step).ok()?);
@@ -40,8 +40,8 @@ impl<'a> Checkpoints<'a> {
         match checkpoint::save(&file, state, self.recipes) {
             Ok(()) => Some(Event::Checkpoint { id: id.to_owned(), file, epoch, step }),
             Err(error) => {
-                eprintln!("training goes on without a checkpoint of epoch {epoch}, step {step}: {error}");
-                None
+                let problem = format!("no checkpoint of epoch {epoch}, step {step}: {error}");
+                Some(Event::Warned { id: id.to_owned(), problem })
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::train::data::Images;
 use crate::train::evaluate::evaluate;
 use crate::train::hyper::Group;
 use crate::train::model::ImageShape;
-use crate::train::save::{self, Record};
+use crate::train::save::{self, Record, SaveError};
 use crate::train::{Outcome, Progress, Stop, Testing, TrainError, resume, train};
 
 /// The shortest time between two lines of progress.
@@ -49,6 +49,11 @@ pub(super) enum Ended {
     Stopped,
     /// Because of the checkpoint that it was to go on from.
     Refused(String),
+    /// The disk does not take a model of this size.
+    Unwritten {
+        problem: String,
+        bytes: u64,
+    },
     Failed(Failure),
 }
 
@@ -60,6 +65,7 @@ impl Ended {
             Self::Evaluated { loss, accuracy } => Event::Evaluated { id, loss, accuracy },
             Self::Stopped => Event::Stopped { id },
             Self::Refused(problem) => Event::Refused { id, problem },
+            Self::Unwritten { problem, bytes } => Event::Unwritten { id, problem, bytes },
             Self::Failed(Failure { reason, detail }) => Event::Failed { id, reason, detail },
         }
     }
@@ -228,9 +234,16 @@ fn train_trial(
         images: trained.images,
         input: trained.input,
     };
-    save::save(&command.model_file, &trained.model, 0, &record)
-        .map_err(|error| Failure::new(FailureReason::TrainerCrashed, error.to_string()))?;
-    Ok(Ended::Finished { model_file: command.model_file.clone() })
+    match save::save(&command.model_file, &trained.model, 0, &record) {
+        Ok(()) => Ok(Ended::Finished { model_file: command.model_file.clone() }),
+        Err(error @ SaveError::Write { .. }) => {
+            let numbers: usize = trained.model.parameters.iter().map(|it| it.values().elem_count()).sum();
+            Ok(Ended::Unwritten { problem: error.to_string(), bytes: 4 * numbers as u64 })
+        }
+        Err(error @ SaveError::Device(_)) => {
+            Err(Failure::new(FailureReason::TrainerCrashed, error.to_string()))
+        }
+    }
 }
 
 fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Result<Ended, Failure> {

@@ -17,8 +17,8 @@
 //! < {"event":"finished","id":"7/1","model_file":"/cache/7-1.safetensors"}
 //! ```
 //!
-//! Every `train` is answered by exactly one of `finished`, `stopped`, `refused` or `failed` in the
-//! end, every `evaluate` by `evaluated`, `stopped` or `failed`. A `stop` or `suspend` for an id that is
+//! Every `train` is answered by exactly one of `finished`, `stopped`, `refused`, `unwritten` or `failed` in
+//! the end, every `evaluate` by `evaluated`, `stopped` or `failed`. A `stop` or `suspend` for an id that is
 //! not known, or no longer, is ignored. A line that is no command is answered by `failed` with an empty id.
 //!
 //! A training that is gone on with tells of the epochs after those in its checkpoint. The file of a
@@ -164,6 +164,22 @@ pub enum Event {
         /// What is wrong with it, for people.
         problem: String,
     },
+    /// Something could not be done that training goes on without: a checkpoint.
+    Warned {
+        /// Of the command.
+        id: String,
+        /// What is wrong, for people.
+        problem: String,
+    },
+    /// Training is done, but this machine's disk does not take the model. Elsewhere it may well be trained.
+    Unwritten {
+        /// Of the command.
+        id: String,
+        /// What is wrong, for people.
+        problem: String,
+        /// About how many bytes the model has.
+        bytes: u64,
+    },
     /// Training is done.
     Finished {
         /// Of the command.
@@ -295,6 +311,14 @@ mod tests {
             (
                 Event::Refused { id: "7/1".into(), problem: "it is damaged".into() },
                 r#"{"event":"refused","id":"7/1","problem":"it is damaged"}"#,
+            ),
+            (
+                Event::Warned { id: "7/1".into(), problem: "the disk is full".into() },
+                r#"{"event":"warned","id":"7/1","problem":"the disk is full"}"#,
+            ),
+            (
+                Event::Unwritten { id: "7/1".into(), problem: "the disk is full".into(), bytes: 7 },
+                r#"{"event":"unwritten","id":"7/1","problem":"the disk is full","bytes":7}"#,
             ),
             (
                 Event::Failed { id: "a".into(), reason: FailureReason::OutOfMemory, detail: "full".into() },

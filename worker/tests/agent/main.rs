@@ -407,6 +407,19 @@ async fn what_goes_wrong_in_a_trainer_fails_its_trial_alone() {
 }
 
 #[tokio::test]
+async fn a_model_that_the_disk_does_not_take_is_no_fault_of_its_trial() {
+    let stage = Stage::new().with_trials(2);
+    let full =
+        r#"say "{\"event\":\"unwritten\",\"id\":\"$id\",\"problem\":\"the disk is full\",\"bytes\":10}""#;
+    let train = format!("case $id in 1/0*) epochs; {full} ;; *) epochs; model ;; esac");
+    let agent = stage.start(&train).await;
+    stage.coordinator.outcome(1).await;
+    stage.end(agent).await;
+    assert_eq!(stage.story(0), ["epoch 1", "epoch 2", "epoch 3", "released"]);
+    assert_eq!(stage.story(1), WELL_TRAINED);
+}
+
+#[tokio::test]
 async fn a_coordinator_that_was_restarted_gets_the_worker_back_and_its_trial_goes_on() {
     let stage = Stage::new().with_trials(1);
     let gate = stage.folder.path().join("gate");

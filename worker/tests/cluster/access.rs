@@ -7,11 +7,13 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
+use crate::faults::wait_for;
 use crate::harness::{Running, coordinator_program, log_file, worker_program};
 use crate::input::write_small_dataset;
+use crate::proxy::Proxy;
 
 /// Long enough to be looked at while it runs, and longer than any test: it is cancelled.
-const LONG: &str = "
+pub(crate) const LONG: &str = "
 method: grid
 dataset: ./digits
 epochs: 100000
@@ -115,7 +117,18 @@ impl Site {
     }
 
     pub(crate) fn worker(&self, token: &str, name: &str) -> Running {
-        let mut command = self.command(worker_program(), Some(token));
+        self.worker_given(Some(token), name, &[])
+    }
+
+    /// Starts a worker with environment variables beside, or instead of, those that everybody gets.
+    pub(crate) fn worker_given(
+        &self,
+        token: Option<&str>,
+        name: &str,
+        variables: &[(String, String)],
+    ) -> Running {
+        let mut command = self.command(worker_program(), token);
+        command.envs(variables.iter().cloned());
         command.args(["run", "--slots", "1", "--device", "cpu", "--name", name]);
         command.arg("--cache").arg(self.folder.path().join("cache"));
         let child = command.stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));
@@ -281,4 +294,83 @@ fn a_coordinator_notices_its_first_token_and_a_renewed_certificate_while_it_runs
     assert!(!reached(), "the certificate is not for that address");
     site.offline(&["certs", "--renew", "--name", "127.0.0.2", "--json"]);
     assert!((0..100).any(|_| reached()), "the renewed one is: {}", site.log("coordinator"));
+}
+
+#[test]
+fn the_first_token_of_an_open_coordinator_ends_its_workers_and_their_trials_wait_for_others() {
+    let mut site = Site::new();
+    site.serve();
+    std::fs::write(site.folder.path().join("search.yaml"), LONG).expect("writes");
+    assert!(site.call(None, &["launch", "search.yaml", "--name", "long"]).status.success());
+    let strangers = [site.worker_given(None, "first", &[]), site.worker_given(None, "second", &[])];
+    for name in ["first", "second"] {
+        wait_for("a trial that is taken", || site.log(name).contains("attempt taken"));
+    }
+    let operator = site.token("operator", "me");
+    for (name, stranger) in ["first", "second"].into_iter().zip(strangers) {
+        assert_eq!(stranger.wait(), Some(1), "{}", site.log(name));
+        assert!(site.log(name).contains("this coordinator asks for a token"), "{}", site.log(name));
+    }
+    let is_waiting = |trial: &Json| trial["state"] == "WAITING";
+    site.wait_until(&operator, "long", |board| crate::trials(board).iter().all(is_waiting));
+    for trial in ["0", "1"] {
+        let history = site.json(&operator, &["trial", "long", trial]);
+        assert_eq!(history["attempt_history"][0]["failure"], Json::Null, "it was no fault: {history:#}");
+    }
+    let secret = site.token("worker", "gpu-box");
+    let _worker = site.worker(&secret, "gpu-box");
+    site.wait_until(&operator, "long", is_training);
+    site.json(&operator, &["cancel", "long"]);
+}
+
+#[test]
+fn a_worker_ends_if_it_does_not_trust_the_coordinator_and_waits_if_it_did_before() {
+    let mut site = Site::new();
+    site.certs();
+    let (operator, secret) = (site.token("operator", "me"), site.token("worker", "gpu-box"));
+    site.serve();
+    let mut open = Site::new();
+    open.serve();
+    let impostor = "0".repeat(64);
+    for (row, variable, value, said) in [
+        ("another-authority", "FITTINGROOM_CA_FINGERPRINT", impostor.clone(), impostor.as_str()),
+        (
+            "another-name",
+            "FITTINGROOM_COORDINATOR",
+            site.url.replace("127.0.0.1", "127.0.0.2"),
+            "not valid for name",
+        ),
+        (
+            "no-encryption",
+            "FITTINGROOM_COORDINATOR",
+            open.url.replace("http://", "https://"),
+            "it does not encrypt",
+        ),
+    ] {
+        let worker = site.worker_given(Some(&secret), row, &[(variable.to_owned(), value)]);
+        assert_eq!(worker.wait(), Some(1), "{row}: {}", site.log(row));
+        let log = site.log(row);
+        assert!(log.contains("is not trusted") && log.contains(said), "{row}: {log}");
+    }
+
+    let proxy = Proxy::before(&site.url.replace("https://", "http://"));
+    let through = proxy.url.replace("http://", "https://");
+    let mut worker =
+        site.worker_given(Some(&secret), "gpu-box", &[("FITTINGROOM_COORDINATOR".to_owned(), through)]);
+    site.launch(&operator, "long", LONG);
+    site.wait_until(&operator, "long", is_training);
+    let [certs, aside] = ["certs", "aside"].map(|name| site.data().join(name));
+    std::fs::rename(&certs, &aside).expect("moves");
+    site.offline(&["certs", "--json"]);
+    wait_for("another authority", || !site.call(Some(&operator), &["list"]).status.success());
+    proxy.reset();
+    let fingerprint = site.fingerprint.clone().expect("made");
+    wait_for("a worker that says why it waits", || {
+        site.log("gpu-box").lines().any(|it| it.contains("not trusted") && it.contains(&fingerprint))
+    });
+    std::fs::remove_dir_all(&certs).expect("removes");
+    std::fs::rename(&aside, &certs).expect("moves");
+    wait_for("a worker that is back", || site.log("gpu-box").contains("the coordinator answers again"));
+    assert!(worker.runs(), "{}", site.log("gpu-box"));
+    site.json(&operator, &["cancel", "long"]);
 }

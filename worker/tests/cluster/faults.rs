@@ -17,7 +17,7 @@ use crate::harness::{
 use crate::is_running;
 use crate::proxy::{Proxy, Weather};
 
-fn attempts(board: &Json) -> u64 {
+pub(crate) fn attempts(board: &Json) -> u64 {
     trials(board).iter().map(|trial| trial["attempts"].as_u64().expect("a number")).sum()
 }
 
@@ -28,7 +28,7 @@ fn is_running_on(board: &Json, worker: &str) -> bool {
 }
 
 /// Waits until something is so.
-fn wait_for(what: &str, mut wish: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut wish: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !wish() {
         assert!(Instant::now() < end, "{what} does not come about");
@@ -37,7 +37,7 @@ fn wait_for(what: &str, mut wish: impl FnMut() -> bool) {
 }
 
 /// Waits until a search is complete, and holds what it found against an undisturbed run.
-fn must_find_the_same(cluster: &Cluster, name: &str) -> Json {
+pub(crate) fn must_find_the_same(cluster: &Cluster, name: &str) -> Json {
     let board = cluster.wait_until_complete(name);
     assert_eq!(results(&board), undisturbed(), "{name}: {board:#}");
     board
@@ -162,11 +162,11 @@ fn a_second_coordinator_on_a_data_folder_is_refused_and_the_first_goes_on() {
 }
 
 /// A file system of its own, taken away with this.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts one of so many bytes on a folder; `None`, and a line that says so, where that is not allowed.
-    fn on(folder: &Path, bytes: u64) -> Option<Self> {
+    pub(crate) fn on(folder: &Path, bytes: u64) -> Option<Self> {
         std::fs::create_dir_all(folder).expect("makes");
         let size = format!("size={bytes}");
         let mut mount = Command::new("mount");

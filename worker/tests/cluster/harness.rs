@@ -1,12 +1,14 @@
 //! Starts the real programs on loopback and asks them with the real command line.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
+
+use crate::syncs::Syncs;
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -113,6 +115,10 @@ pub(crate) struct Cluster {
     flags: Vec<String>,
     /// What the coordinator is started through: a program that limits it, with its arguments.
     pub(crate) through: Vec<String>,
+    /// Environment variables that the coordinator is given.
+    pub(crate) variables: Vec<(String, String)>,
+    /// Whom the coordinator's syncs ask.
+    pub(crate) syncs: Option<Syncs>,
 }
 
 impl Cluster {
@@ -132,11 +138,38 @@ impl Cluster {
             url: "http://127.0.0.1:0".to_owned(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             through: Vec::new(),
+            variables: Vec::new(),
+            syncs: None,
         }
+    }
+
+    /// What [`Cluster::prepare`] makes, with a coordinator whose syncs ask.
+    pub(crate) fn asking(syncs: &Syncs, flags: &[&str]) -> Self {
+        Self { syncs: Some(syncs.clone()), ..Self::prepare(flags) }
     }
 
     /// Starts the coordinator on the address it had before, or on a free port if it had none.
     pub(crate) fn serve(&mut self) {
+        let mut child = self.spawn();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+        self.coordinator = Some(Running(child));
+        assert!(line.starts_with("http://"), "the coordinator did not start: {}", self.log("coordinator"));
+        self.url = line.trim().to_owned();
+    }
+
+    /// Starts the coordinator, which is to end before it answers calls; answers its exit code.
+    pub(crate) fn serve_in_vain(&self) -> Option<i32> {
+        let mut child = self.spawn();
+        let mut said = child.stdout.take().expect("piped");
+        let code = Running(child).wait();
+        let mut address = String::new();
+        said.read_to_string(&mut address).expect("reads");
+        assert_eq!(address, "", "it was ready: {}", self.log("coordinator"));
+        code
+    }
+
+    fn spawn(&self) -> Child {
         let listen = self.url.trim_start_matches("http://").to_owned();
         let program = coordinator_program();
         let mut command = match self.through.split_first() {
@@ -150,16 +183,14 @@ impl Cluster {
         command.args(["serve", "--listen", &listen, "--data"]).arg(self.data()).args(&self.flags);
         // Fashion-MNIST is taken from where the tests have it, wherever that is.
         command.env("FITTINGROOM_DATASETS", place_of_real_data().parent().expect("a folder in a folder"));
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(log_file(self.folder.path(), "coordinator"))
-            .spawn()
-            .expect("starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
-        self.coordinator = Some(Running(child));
-        assert!(line.starts_with("http://"), "the coordinator did not start: {}", self.log("coordinator"));
-        self.url = line.trim().to_owned();
+        command.envs(self.variables.iter().cloned());
+        let asking = self.syncs.as_ref().map(|syncs| syncs.prepare(&mut command));
+        command.stdout(Stdio::piped()).stderr(log_file(self.folder.path(), "coordinator"));
+        let child = command.spawn().expect("starts");
+        if let Some((syncs, asking)) = self.syncs.as_ref().zip(asking) {
+            syncs.attend(asking);
+        }
+        child
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -174,6 +205,11 @@ impl Cluster {
     /// The process, for signals.
     pub(crate) fn coordinator_id(&self) -> u32 {
         self.coordinator.as_ref().expect("runs").id()
+    }
+
+    /// Waits until the coordinator ends by itself; answers its exit code.
+    pub(crate) fn wait_for_coordinator(&mut self) -> Option<i32> {
+        self.coordinator.take().expect("runs").wait()
     }
 
     pub(crate) fn stop_coordinator(&mut self) -> Option<i32> {
@@ -196,7 +232,19 @@ impl Cluster {
     }
 
     fn worker_with(&self, url: &str, name: &str, cache: &str) -> Running {
+        self.worker_given(url, name, cache, &[])
+    }
+
+    /// The same, with environment variables.
+    pub(crate) fn worker_given(
+        &self,
+        url: &str,
+        name: &str,
+        cache: &str,
+        variables: &[(String, String)],
+    ) -> Running {
         let mut command = Command::new(worker_program());
+        command.envs(variables.iter().cloned());
         command.args(["run", "--coordinator", url, "--slots", "1", "--device", "cpu", "--name", name]);
         command.arg("--cache").arg(self.folder.path().join(cache));
         let child =

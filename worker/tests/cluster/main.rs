@@ -2,14 +2,19 @@
 
 mod access;
 mod chaos;
+mod clocks;
 mod digits;
+mod failed_syncs;
 mod faults;
 mod harness;
 mod input;
+mod machines;
+mod moments;
 mod operate;
 mod proxy;
 mod resume;
 mod strangers;
+mod syncs;
 
 use std::collections::BTreeSet;
 use std::path::Path;

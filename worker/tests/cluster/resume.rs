@@ -24,13 +24,18 @@ points:
 const EPOCHS: u64 = 250;
 
 fn cluster() -> (Cluster, String) {
-    let cluster = Cluster::start(&["--lease-seconds", "2"]);
+    of_one_trial(Cluster::prepare(&["--lease-seconds", "2"]))
+}
+
+/// Starts the coordinator; answers the search beside it.
+pub(crate) fn of_one_trial(mut cluster: Cluster) -> (Cluster, String) {
+    cluster.serve();
     write_small_dataset(&cluster.folder.path().join("my-digits"), 28, 28, 4);
     (cluster, TRIAL.replace("EPOCHS", &EPOCHS.to_string()))
 }
 
 /// Waits until the only trial runs and has done so many epochs.
-fn wait_for_epoch(cluster: &Cluster, name: &str, epoch: u64) {
+pub(crate) fn wait_for_epoch(cluster: &Cluster, name: &str, epoch: u64) {
     cluster.wait_until(name, "in the middle of its trial", |board| {
         assert_ne!(board["state"], "COMPLETE", "the trial is too short to be killed in the middle");
         let [trial] = trials(board) else { return false };
@@ -45,14 +50,14 @@ fn model(cluster: &Cluster, name: &str) -> Vec<u8> {
 }
 
 /// What the trial comes to when nothing is killed; without checkpoints, which must make no difference.
-fn undisturbed(cluster: &Cluster, trial: &str) -> (Vec<Json>, Vec<u8>) {
+pub(crate) fn undisturbed(cluster: &Cluster, trial: &str) -> (Vec<Json>, Vec<u8>) {
     cluster.launch("undisturbed", &trial.replace("{every_epochs: 10}", "never"));
     let board = cluster.wait_until_complete("undisturbed");
     assert_eq!(continued_from(&attempts(cluster, "undisturbed")), [None]);
     (results(&board), model(cluster, "undisturbed"))
 }
 
-fn attempts(cluster: &Cluster, name: &str) -> Vec<Json> {
+pub(crate) fn attempts(cluster: &Cluster, name: &str) -> Vec<Json> {
     cluster.json(&["trial", name, "0"])["attempt_history"].as_array().expect("a list").clone()
 }
 
@@ -61,13 +66,13 @@ fn epochs_of(attempt: &Json) -> Vec<u64> {
     epochs.map(|epoch| epoch["epoch"].as_u64().expect("a number")).collect()
 }
 
-fn stored_checkpoints(cluster: &Cluster) -> Vec<PathBuf> {
+pub(crate) fn stored_checkpoints(cluster: &Cluster) -> Vec<PathBuf> {
     let folder = std::fs::read_dir(cluster.data().join("artifacts/checkpoints"));
     folder.into_iter().flatten().map(|entry| entry.expect("lists").path()).collect()
 }
 
 /// Nothing polls the folder but this test.
-fn wait_for_checkpoints(cluster: &Cluster, what: &str, wish: impl Fn(usize) -> bool) {
+pub(crate) fn wait_for_checkpoints(cluster: &Cluster, what: &str, wish: impl Fn(usize) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !wish(stored_checkpoints(cluster).len()) {
         assert!(Instant::now() < end, "{what}: {:?}", stored_checkpoints(cluster));
@@ -77,7 +82,7 @@ fn wait_for_checkpoints(cluster: &Cluster, what: &str, wish: impl Fn(usize) -> b
 
 /// Waits for the end, and checks that the trial came to the same as it did undisturbed, from attempts
 /// that went on from one another; answers them.
-fn check(cluster: &Cluster, name: &str, undisturbed: &(Vec<Json>, Vec<u8>)) -> Vec<Json> {
+pub(crate) fn check(cluster: &Cluster, name: &str, undisturbed: &(Vec<Json>, Vec<u8>)) -> Vec<Json> {
     let board = cluster.wait_until_complete(name);
     assert_eq!(results(&board), undisturbed.0, "{name}");
     assert!(model(cluster, name) == undisturbed.1, "{name}: another model");
