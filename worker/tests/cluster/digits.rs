@@ -16,7 +16,7 @@ dataset: ./my-digits
 epochs: 60
 max_attempts: 1000
 parameters:
-  hidden_sizes: {values: [[384], [192, 64]]}
+  hidden_sizes: {values: [[192], [128, 32]]}
   learning_rate: {values: [0.02, 0.01, 0.003]}
   batch_size: {value: 2}
   optimizer: {value: sgd}
