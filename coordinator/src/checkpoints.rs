@@ -37,6 +37,8 @@ pub struct Checkpoints {
     index: Mutex<Index>,
     /// Told when there is something to delete.
     deletable: Notify,
+    /// Told when something was.
+    deleted: Notify,
 }
 
 /// What is stored: no more than the store has, so that it needs no bound of its own.
@@ -44,12 +46,27 @@ pub struct Checkpoints {
 struct Index {
     stored: HashMap<TrialKey, BTreeSet<ArtifactHash>>,
     useless: BTreeSet<(TrialKey, ArtifactHash)>,
+    /// Of the useless ones, the one that is being deleted, which nothing can save any more.
+    deleting: Option<(TrialKey, ArtifactHash)>,
+}
+
+impl Index {
+    /// Saves from being deleted what is wanted after all; answers whether it can be.
+    fn save(&mut self, (trial, hash): (TrialKey, ArtifactHash)) -> bool {
+        if self.deleting == Some((trial, hash)) {
+            return false;
+        }
+        if self.useless.remove(&(trial, hash)) {
+            self.stored.entry(trial).or_default().insert(hash);
+        }
+        true
+    }
 }
 
 impl Checkpoints {
     /// The checkpoints in a store. [`sweep`](Self::sweep) looks at what is there already.
     pub fn new(artifacts: ArtifactStore) -> Self {
-        Self { artifacts, index: Mutex::default(), deletable: Notify::new() }
+        Self { artifacts, index: Mutex::default(), deletable: Notify::new(), deleted: Notify::new() }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -88,11 +105,18 @@ impl Checkpoints {
         trial: TrialId,
         chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<ArtifactHash, ArtifactError> {
-        let place = |hash| place((search, trial), hash);
+        let trial = (search, trial);
+        // Before it is looked for, so that what is there already is not deleted right after.
+        let place = |hash| {
+            self.index().save((trial, hash));
+            place(trial, hash)
+        };
         let hash = self.artifacts.put_stream_at(chunks, place).await?;
-        let mut index = self.index();
-        index.useless.remove(&((search, trial), hash));
-        index.stored.entry((search, trial)).or_default().insert(hash);
+        self.until_not_deleting((trial, hash)).await;
+        if !self.artifacts.contains_at(&place(hash)).await? {
+            return Err(ArtifactError::BrokenOff("the same was being deleted".to_owned()));
+        }
+        self.index().stored.entry(trial).or_default().insert(hash);
         Ok(hash)
     }
 
@@ -106,14 +130,27 @@ impl Checkpoints {
         self.artifacts.get_stream_at(hash, &place((search, trial), hash)).await
     }
 
-    /// Whether a trial has this checkpoint.
-    pub async fn contains(
+    /// Whether a trial has this checkpoint. If so, it is not deleted before it is given up (again): a start
+    /// gives up what was stored and not yet named, and whoever stored it may name it right then.
+    pub async fn claim(
         &self,
         search: SearchId,
         trial: TrialId,
         hash: ArtifactHash,
     ) -> Result<bool, ArtifactError> {
-        self.artifacts.contains_at(&place((search, trial), hash)).await
+        let trial = (search, trial);
+        Ok(self.index().save((trial, hash)) && self.artifacts.contains_at(&place(trial, hash)).await?)
+    }
+
+    async fn until_not_deleting(&self, key: (TrialKey, ArtifactHash)) {
+        loop {
+            // Before looking, so that an end in between is not missed.
+            let deleted = self.deleted.notified();
+            if self.index().deleting != Some(key) {
+                return;
+            }
+            deleted.await;
+        }
     }
 
     /// Has deleted what is of no more use, soon. The events that say so must be durable.
@@ -160,10 +197,22 @@ impl Checkpoints {
         let useless = self.index().useless.clone();
         let mut failure = None;
         for (trial, hash) in useless {
-            match self.artifacts.delete_at(&place(trial, hash)).await {
-                Ok(()) => drop(self.index().useless.remove(&(trial, hash))),
+            {
+                let mut index = self.index();
+                if !index.useless.contains(&(trial, hash)) {
+                    continue;
+                }
+                index.deleting = Some((trial, hash));
+            }
+            let deleted = self.artifacts.delete_at(&place(trial, hash)).await;
+            let mut index = self.index();
+            index.deleting = None;
+            match deleted {
+                Ok(()) => drop(index.useless.remove(&(trial, hash))),
                 Err(error) => failure = Some(error),
             }
+            drop(index);
+            self.deleted.notify_waiters();
         }
         match failure {
             Some(error) => {
@@ -244,7 +293,7 @@ mod tests {
         let trial = TrialId::new(0);
         checkpoints.discard(SEARCH, Discard::One { trial, hash: same });
         assert!(checkpoints.delete_once().await);
-        assert!(checkpoints.contains(SEARCH, trial, newer).await.expect("asks"));
+        assert!(checkpoints.claim(SEARCH, trial, newer).await.expect("asks"));
         let mut left = [name(0, b"newer"), name(1, b"the same bits"), name(1, b"never named")];
         left.sort();
         assert_eq!(names(folder.path()), left);
@@ -254,6 +303,30 @@ mod tests {
         assert!(checkpoints.delete_once().await);
         assert_eq!(names(folder.path()), [name(0, b"newer")]);
         assert!(artifacts.contains(model).await.expect("asks"), "an artifact of the same bits stays");
+    }
+
+    #[tokio::test]
+    async fn what_is_named_or_stored_again_before_it_is_deleted_stays() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let checkpoints = Checkpoints::new(store(folder.path()));
+        let (named, again) =
+            (stored(&checkpoints, 0, b"named").await, stored(&checkpoints, 0, b"again").await);
+        stored(&checkpoints, 0, b"neither").await;
+
+        let started = Checkpoints::new(store(folder.path()));
+        started.sweep([]).await.expect("sweeps");
+        assert!(started.claim(SEARCH, TrialId::new(0), named).await.expect("asks"));
+        assert_eq!(stored(&started, 0, b"again").await, again);
+        assert!(started.delete_once().await);
+        let mut left = [name(0, b"named"), name(0, b"again")];
+        left.sort();
+        assert_eq!(names(folder.path()), left);
+        let unknown = ArtifactHash::of(b"unknown");
+        assert!(!started.claim(SEARCH, TrialId::new(0), unknown).await.expect("asks"));
+
+        started.discard(SEARCH, Discard::All { trial: TrialId::new(0) });
+        assert!(started.delete_once().await);
+        assert_eq!(names(folder.path()), [""; 0], "and goes with the trial");
     }
 
     #[tokio::test]
