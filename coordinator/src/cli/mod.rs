@@ -20,7 +20,7 @@ mod launch;
 mod leaderboard;
 mod list;
 mod output;
-mod safetensors;
+pub(crate) mod safetensors;
 #[cfg(test)]
 mod samples;
 mod serve;
