@@ -10,6 +10,8 @@ pub mod checkpoint;
 pub mod convert;
 pub mod dataset;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod hyperparameter;
 pub mod id;
 pub mod length;

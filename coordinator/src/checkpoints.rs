@@ -122,14 +122,23 @@ impl Checkpoints {
         self.artifacts.get_stream_at(hash, &place((search, trial), hash)).await
     }
 
-    /// Whether a trial has this checkpoint.
-    pub async fn contains(
+    /// Whether a trial has this checkpoint. If so, it is not deleted before it is given up (again): a start
+    /// gives up what was stored and not yet named, and whoever stored it may name it right then.
+    pub async fn claim(
         &self,
         search: SearchId,
         trial: TrialId,
         hash: ArtifactHash,
     ) -> Result<bool, ArtifactError> {
-        self.artifacts.contains_at(&place((search, trial), hash)).await
+        let key = (search, trial);
+        // Nothing is deleted while this looks.
+        let _stays = self.artifacts.stays().await;
+        let is_there = self.artifacts.contains_at(&place(key, hash)).await?;
+        let mut index = self.index();
+        if is_there && index.useless.remove(&(key, hash)) {
+            index.stored.entry(key).or_default().insert(hash, Instant::now());
+        }
+        Ok(is_there)
     }
 
     /// Has deleted what is of no more use, soon. The events that say so must be durable.
@@ -254,7 +263,7 @@ mod tests {
         let trial = TrialId::new(0);
         checkpoints.discard(SEARCH, Discard::One { trial, hash: same });
         assert!(checkpoints.delete_once().await);
-        assert!(checkpoints.contains(SEARCH, trial, newer).await.expect("asks"));
+        assert!(checkpoints.claim(SEARCH, trial, newer).await.expect("asks"));
         let mut left = [name(0, b"newer"), name(1, b"the same bits"), name(1, b"never named")];
         left.sort();
         assert_eq!(names(folder.path()), left);
@@ -269,6 +278,30 @@ mod tests {
         assert!(checkpoints.delete_once().await);
         assert_eq!(names(folder.path()), [name(0, b"newer")]);
         assert!(artifacts.contains(model).await.expect("asks"), "an artifact of the same bits stays");
+    }
+
+    #[tokio::test]
+    async fn what_is_named_or_stored_again_before_it_is_deleted_stays() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let checkpoints = Checkpoints::new(store(folder.path()));
+        let (named, again) =
+            (stored(&checkpoints, 0, b"named").await, stored(&checkpoints, 0, b"again").await);
+        stored(&checkpoints, 0, b"neither").await;
+
+        let started = Checkpoints::new(store(folder.path()));
+        started.sweep([]).await.expect("sweeps");
+        assert!(started.claim(SEARCH, TrialId::new(0), named).await.expect("asks"));
+        assert_eq!(stored(&started, 0, b"again").await, again);
+        assert!(started.delete_once().await);
+        let mut left = [name(0, b"named"), name(0, b"again")];
+        left.sort();
+        assert_eq!(names(folder.path()), left);
+        let unknown = ArtifactHash::of(b"unknown");
+        assert!(!started.claim(SEARCH, TrialId::new(0), unknown).await.expect("asks"));
+
+        started.discard(SEARCH, Discard::All { trial: TrialId::new(0) });
+        assert!(started.delete_once().await);
+        assert_eq!(names(folder.path()), [""; 0], "and goes with the trial");
     }
 
     #[tokio::test]

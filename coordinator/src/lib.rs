@@ -15,6 +15,8 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod datasets;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod history;
 pub mod leaderboard;
 pub mod log;

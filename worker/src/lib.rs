@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod allocator;
 pub mod check_command;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod models_command;
 pub mod predict_command;
 pub mod run_command;

@@ -22,7 +22,7 @@ mod leaderboard;
 mod list;
 mod output;
 mod restore;
-mod safetensors;
+pub(crate) mod safetensors;
 #[cfg(test)]
 mod samples;
 mod serve;

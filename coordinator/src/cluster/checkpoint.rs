@@ -25,14 +25,19 @@ impl Cluster {
         let hash = checkpoints.put_stream(id.search, trial, chunks).await?;
         let superseded = self.check_holder(id, worker).await;
         if superseded.is_err() {
-            // If the trial ended meanwhile, nobody would look for it any more.
-            let search = self.find_id(id.search)?;
-            let is_kept = search.query(move |it| it.keeps_checkpoint(trial, hash)).await?;
-            if !is_kept {
-                checkpoints.discard(id.search, Discard::One { trial, hash });
-            }
+            self.give_up_unless_kept(id, hash).await?;
         }
         superseded.map(|()| hash)
+    }
+
+    /// If the trial ended meanwhile, nobody would look for the checkpoint any more.
+    async fn give_up_unless_kept(&self, id: SearchAttempt, hash: ArtifactHash) -> Result<(), ClusterError> {
+        let (search, trial) = (self.find_id(id.search)?, id.attempt.trial);
+        let is_kept = search.query(move |it| it.keeps_checkpoint(trial, hash)).await?;
+        if !is_kept {
+            self.surroundings.checkpoints.discard(id.search, Discard::One { trial, hash });
+        }
+        Ok(())
     }
 
     /// A checkpoint of the attempt's trial, in chunks.
@@ -56,11 +61,15 @@ impl Cluster {
         let SearchAttempt { search, attempt } = id;
         let hash = checkpoint.hash;
         self.check_holder(id, worker).await?;
-        if !self.surroundings.checkpoints.contains(search, attempt.trial, hash).await? {
+        if !self.surroundings.checkpoints.claim(search, attempt.trial, hash).await? {
             return Err(ClusterError::NoSuchCheckpoint { attempt, hash });
         }
         let command = Command::KeepCheckpoint { attempt, worker, checkpoint };
-        Ok(self.find_id(search)?.command(command, |_| ()).await?)
+        let kept = self.find_id(search)?.command(command, |_| ()).await;
+        if let Err(Refusal::Rejected(_)) = kept {
+            self.give_up_unless_kept(id, hash).await?;
+        }
+        Ok(kept?)
     }
 
     /// Notes that an attempt cannot go on from the newest checkpoint.

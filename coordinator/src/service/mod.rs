@@ -25,6 +25,11 @@ const MOST_STREAMS: u32 = 4096;
 /// The most calls at a time of one connection that wait for their answer to begin: a lease and a report
 /// for each slot of the largest worker. Whoever makes more is told to come back.
 const MOST_CALLS: usize = 2 * MAX_SLOTS as usize + 64;
+/// What may be on its way to the services in one connection, in bytes. HTTP/2's library (h2, since 0.4.16)
+/// counts 256 bytes for each small message that nobody has read yet, and ends a connection where that is
+/// more than half of this. So there is room for a message on each stream, and for as many again that came
+/// for calls which had been answered already.
+const MOST_UNREAD_BYTES: u32 = 4 * 256 * MOST_STREAMS;
 /// The largest headers of a call, in bytes.
 const MOST_HEADER_BYTES: u32 = 16 << 10;
 /// The most streams of one connection that its other end opened, and gave up before they were served.
@@ -44,6 +49,7 @@ pub(crate) fn router(
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(Some(MOST_STREAMS))
+        .initial_connection_window_size(Some(MOST_UNREAD_BYTES))
         .concurrency_limit_per_connection(MOST_CALLS)
         .load_shed(true)
         .http2_max_header_list_size(Some(MOST_HEADER_BYTES))

@@ -1,21 +1,24 @@
 //! The simulated coordinator: the real core between a mailbox and a log that may fail. It does with
 //! them what the runner does, without its tasks and channels.
 
+mod promises;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::event::{Event, Fact};
-use fittingroom_common::id::{Attempt, SearchId, SlotNumber, WorkerId};
+use fittingroom_common::id::{Attempt, SlotNumber, WorkerId};
 use fittingroom_common::time::Timestamp;
-use fittingroom_common::trial::{Failure, FailureReason};
 use fittingroom_common::work::{Holder, Outcome, Work};
 use fittingroom_coordinator::audit::Audit;
-use fittingroom_coordinator::search::{Command, Rejection, Search};
+use fittingroom_coordinator::search::{Command, Discard, Rejection, Search, Snapshot};
 
+use crate::disk::Disk;
 use crate::message::{Answer, Call, Caller, Given};
-use crate::scenario::{LEASE, LEASE_MS, Template};
-
-const SEARCH: SearchId = SearchId::new(1);
+use crate::scenario::{LEASE, Scenario, Template};
+use crate::store::{Key, Store};
+use promises::{Said, tell};
 
 /// What becomes of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub(crate) enum Fortune {
 
 /// What the coordinator knows in memory.
 pub(crate) struct Live {
-    search: Search,
+    pub(crate) search: Search,
     /// When it last looked into its mailbox, by its own clock.
     looked: Timestamp,
     pub(crate) mailbox: Vec<Call>,
@@ -40,7 +43,8 @@ pub(crate) struct Live {
 
 pub(crate) struct Coordinator {
     /// What is durable.
-    pub(crate) log: Vec<Event>,
+    pub(crate) disk: Disk,
+    pub(crate) store: Store,
     pub(crate) audit: Audit,
     pub(crate) live: Option<Live>,
     /// Which run of the process it is.
@@ -54,12 +58,27 @@ pub(crate) struct Coordinator {
     heard: BTreeMap<Attempt, u64>,
     /// Which slot an attempt was given to, whether or not that became durable.
     given: BTreeMap<Attempt, (WorkerId, SlotNumber)>,
+    snapshot_every: u64,
+    snapshot_most: usize,
+    /// How often a search was loaded from a snapshot.
+    pub(crate) restored: u64,
+}
+
+/// What comes of a look into the mailbox.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) answers: Vec<(Caller, Answer)>,
+    /// Checkpoints whose bytes come now.
+    pub(crate) uploads: Vec<(Caller, Attempt, Checkpoint)>,
+    /// Whether there is something to delete.
+    pub(crate) deletes: bool,
 }
 
 impl Coordinator {
-    pub(crate) fn launch(template: &Template, now: u64) -> Self {
+    pub(crate) fn launch(template: &Template, scenario: &Scenario, now: u64) -> Self {
         let mut it = Self {
-            log: Vec::new(),
+            disk: Disk::default(),
+            store: Store::default(),
             audit: Audit::default(),
             live: None,
             run: 0,
@@ -67,11 +86,14 @@ impl Coordinator {
             listening_since: now,
             heard: BTreeMap::new(),
             given: BTreeMap::new(),
+            snapshot_every: scenario.snapshot_every,
+            snapshot_most: scenario.snapshot_most,
+            restored: 0,
         };
         let created =
             Event { at: it.clock(now), fact: Fact::SearchCreated(Box::new(template.created.clone())) };
         it.audit.take(1, &created);
-        it.log.push(created);
+        it.disk.log.push(created);
         it
     }
 
@@ -79,21 +101,23 @@ impl Coordinator {
         Timestamp::from_millis(self.clock_ahead.saturating_add_unsigned(now))
     }
 
-    /// Starts the process: replays the log, and gives every lease its grace.
+    /// Starts the process: loads the search, gives every lease its grace, and looks for checkpoints that
+    /// nobody keeps.
     pub(crate) fn start(&mut self, now: u64) -> Result<(), String> {
         self.run += 1;
-        let search = self.replayed(now)?;
+        let search = self.loaded(now)?;
+        self.store.sweep(search.checkpoints());
         self.live = Some(Live { search, looked: self.clock(now), mailbox: Vec::new(), is_looking: false });
         Ok(())
     }
 
-    fn replayed(&mut self, now: u64) -> Result<Search, String> {
-        let mut search =
-            Search::replay(SEARCH, self.log.iter().cloned(), LEASE).ok_or("the log has no search")?;
+    fn loaded(&mut self, now: u64) -> Result<Search, String> {
+        let (mut search, is_restored) = self.disk.load()?;
+        self.restored += u64::from(is_restored);
         search.grant_grace(self.clock(now));
         self.listening_since = now;
         if search.summary().counts != self.audit.counts() || search.leases() != self.audit.leases() {
-            return Err("the replayed search differs from the audit's account".to_owned());
+            return Err("the loaded search differs from the audit's account".to_owned());
         }
         Ok(search)
     }
@@ -105,9 +129,9 @@ impl Coordinator {
         now: u64,
         fortune: Fortune,
         trace: &mut Option<String>,
-    ) -> Result<Option<Vec<(Caller, Answer)>>, String> {
+    ) -> Result<Option<Taken>, String> {
         let at = self.clock(now);
-        let Some(mut live) = self.live.take() else { return Ok(Some(Vec::new())) };
+        let Some(mut live) = self.live.take() else { return Ok(Some(Taken::default())) };
         live.is_looking = false;
         if at.since(live.looked) > LEASE / 2 {
             live.search.grant_grace(at);
@@ -115,7 +139,7 @@ impl Coordinator {
         }
         live.looked = at;
         let mut events = Vec::new();
-        let (mut answers, mut renewals) = (Vec::new(), Vec::new());
+        let (mut answers, mut renewals, mut transfers) = (Vec::new(), Vec::new(), Vec::new());
         for call in std::mem::take(&mut live.mailbox) {
             match call {
                 Call::Lease(from, slot) => {
@@ -126,6 +150,10 @@ impl Coordinator {
                     let given = live.search.assignment(from.worker, slot).map(|it| Given {
                         attempt: it.id.attempt,
                         evaluates: matches!(it.work, Work::Evaluate { .. }),
+                        resume_from: match it.work {
+                            Work::Train { resume_from, .. } => resume_from,
+                            Work::Evaluate { .. } => Vec::new(),
+                        },
                     });
                     answers.push((from, Answer::Leased(given), None));
                 }
@@ -157,6 +185,34 @@ impl Coordinator {
                     };
                     answers.push((from, answer, Some((attempt, said))));
                 }
+                Call::Keep(from, attempt, checkpoint) => {
+                    let command = Command::KeepCheckpoint { attempt, worker: from.worker, checkpoint };
+                    let answer = match self.decide(&mut live.search, command, now)? {
+                        Ok(new) => {
+                            self.must_be_its_holder(&new, attempt, from.worker)?;
+                            events.extend(new);
+                            Answer::Kept
+                        }
+                        Err(rejection) => Answer::Rejected(rejection),
+                    };
+                    answers.push((from, answer, Some((attempt, Said::Checkpoint(checkpoint)))));
+                }
+                Call::Lose(from, attempt, hash) => {
+                    let (worker, problem) = (from.worker, String::new());
+                    let command = Command::LoseCheckpoint { attempt, worker, hash, problem };
+                    let answer = match self.decide(&mut live.search, command, now)? {
+                        Ok(new) => {
+                            self.must_be_its_holder(&new, attempt, from.worker)?;
+                            events.extend(new);
+                            Answer::Lost
+                        }
+                        Err(rejection) => Answer::Rejected(rejection),
+                    };
+                    answers.push((from, answer, Some((attempt, Said::Other))));
+                }
+                Call::Upload(from, attempt, _) | Call::Fetch(from, attempt, _) => {
+                    transfers.push((from, attempt, call));
+                }
                 Call::Impostor(command) => {
                     if let Ok(new) = self.decide(&mut live.search, command.clone(), now)?
                         && !new.is_empty()
@@ -179,21 +235,45 @@ impl Coordinator {
                 let _ = writeln!(trace, "{now:>8}      log[{fortune:?}] {}", tell(&event.fact));
             }
         }
+        let snapshot = self.due_snapshot(&mut live.search);
         match fortune {
             Fortune::DiesBefore => return Ok(None),
-            Fortune::DiesAfter => return self.append(&live.search, events).map(|()| None),
-            Fortune::Fails if !events.is_empty() => {
-                live.search = self.replayed(now)?;
+            Fortune::DiesAfter => return self.append(&live.search, events, snapshot).map(|()| None),
+            Fortune::Fails if !events.is_empty() || snapshot.is_some() => {
+                live.search = self.loaded(now)?;
                 for (_, answer, said) in &mut answers {
                     (*answer, *said) = (Answer::Unavailable, None);
                 }
             }
-            Fortune::Fails | Fortune::Durable => self.append(&live.search, events)?,
+            Fortune::Fails | Fortune::Durable => self.append(&live.search, events, snapshot)?,
         }
+        let mut taken = Taken::default();
+        for discard in live.search.take_discards() {
+            self.store.discard(discard);
+            taken.deletes = true;
+        }
+        self.must_store_what_is_kept(&live.search)?;
         for (from, answer, said) in &answers {
             self.check_answer(*from, answer, *said)?;
+            if let (Answer::Rejected(_), Some((attempt, Said::Checkpoint(Checkpoint { hash, .. })))) =
+                (answer, said)
+            {
+                self.give_up_unless_kept(&live.search, (attempt.trial, *hash));
+                taken.deletes = true;
+            }
         }
         let mut answers: Vec<_> = answers.into_iter().map(|(from, answer, _)| (from, answer)).collect();
+        for (from, attempt, call) in transfers {
+            let superseded = Answer::Rejected(Rejection::Superseded { attempt });
+            match call {
+                _ if !live.search.is_held(attempt, from.worker) => answers.push((from, superseded)),
+                Call::Upload(_, _, checkpoint) => taken.uploads.push((from, attempt, checkpoint)),
+                Call::Fetch(_, _, hash) => {
+                    answers.push((from, Answer::Fetched(self.store.get((attempt.trial, hash)))));
+                }
+                _ => {}
+            }
+        }
         for (from, held, draining) in renewals {
             let renewed = held.iter().map(|&attempt| {
                 let holds = live.search.renew(attempt, from.worker, None, at);
@@ -214,7 +294,43 @@ impl Coordinator {
             }
         }
         self.live = Some(live);
-        Ok(Some(answers))
+        taken.answers = answers;
+        Ok(Some(taken))
+    }
+
+    /// The bytes of a checkpoint have come. If its attempt has been superseded meanwhile, nobody will name it.
+    pub(crate) fn store(&mut self, from: Caller, attempt: Attempt, checkpoint: Checkpoint) -> Answer {
+        let key = (attempt.trial, checkpoint.hash);
+        self.store.put(key);
+        let Some(live) = self.live.take() else { return Answer::Unavailable };
+        let is_held = live.search.is_held(attempt, from.worker);
+        if !is_held {
+            self.give_up_unless_kept(&live.search, key);
+        }
+        self.live = Some(live);
+        if is_held {
+            return Answer::Uploaded;
+        }
+        Answer::Rejected(Rejection::Superseded { attempt })
+    }
+
+    /// If the trial ended meanwhile, nobody would look for the checkpoint any more.
+    fn give_up_unless_kept(&mut self, search: &Search, key: Key) {
+        if !search.checkpoints().any(|kept| kept == key) {
+            self.store.discard(Discard::One { trial: key.0, hash: key.1 });
+        }
+    }
+
+    /// Deletes what was found to be useless, if that is still so.
+    pub(crate) fn delete(&mut self, key: Key) -> Result<(), String> {
+        self.store.delete(key);
+        self.live.as_ref().map_or(Ok(()), |live| self.must_store_what_is_kept(&live.search))
+    }
+
+    fn due_snapshot(&self, search: &mut Search) -> Option<Snapshot> {
+        let since = search.events_since_snapshot();
+        let is_due = since >= self.snapshot_every || (since > 0 && search.state().has_ended());
+        is_due.then(|| search.take_snapshot(self.snapshot_most))
     }
 
     /// Has the core decide, and checks what it decides that the log alone cannot show.
@@ -241,97 +357,34 @@ impl Coordinator {
         Ok(decided)
     }
 
-    /// A worker is lost only if nothing was heard of it for a whole lease in which somebody listened.
-    fn must_have_been_silent(&self, attempt: Attempt, failure: &Failure, now: u64) -> Result<(), String> {
-        let heard = self.heard.get(&attempt).copied().unwrap_or(0).max(self.listening_since);
-        if failure.reason == FailureReason::WorkerLost && now - heard < LEASE_MS {
-            return Err(format!("attempt {attempt} is lost {} ms after it was heard of", now - heard));
-        }
-        Ok(())
-    }
-
-    fn must_be_its_holder(&self, new: &[Event], attempt: Attempt, worker: WorkerId) -> Result<(), String> {
-        let holder = self.given.get(&attempt).map(|(worker, _)| *worker);
-        if !new.is_empty() && holder != Some(worker) {
-            return Err(format!(
-                "a call of {worker} about attempt {attempt} is accepted, which {holder:?} holds"
-            ));
-        }
-        Ok(())
-    }
-
     /// Makes events durable, and holds the log and the state against each other.
-    fn append(&mut self, search: &Search, events: Vec<Event>) -> Result<(), String> {
+    fn append(
+        &mut self,
+        search: &Search,
+        events: Vec<Event>,
+        snapshot: Option<Snapshot>,
+    ) -> Result<(), String> {
+        snapshot.into_iter().for_each(|snapshot| self.disk.keep(snapshot));
         if events.is_empty() {
             return Ok(());
         }
         for event in events {
-            self.audit.take(self.log.len() as u64 + 1, &event);
-            self.log.push(event);
+            self.audit.take(self.disk.log.len() as u64 + 1, &event);
+            self.disk.log.push(event);
         }
         if let Some(finding) = self.audit.findings().first() {
             return Err(format!("the log breaks a rule: {finding}"));
         }
         let summary = search.summary();
         let said = (search.version(), summary.counts, search.leases(), Some(summary.state));
-        let audited = (self.log.len() as u64, self.audit.counts(), self.audit.leases(), self.audit.state());
+        let audited =
+            (self.disk.log.len() as u64, self.audit.counts(), self.audit.leases(), self.audit.state());
         if said != audited {
             return Err(format!("the state says {said:?}, the log {audited:?}"));
         }
         let best = search.best().map(|best| best.row.trial);
         if best != self.audit.best() {
             return Err(format!("the best is {best:?}, by the log {:?}", self.audit.best()));
-        }
-        Ok(())
-    }
-
-    /// What is acknowledged is in the log; what is refused is not.
-    fn check_answer(
-        &self,
-        from: Caller,
-        answer: &Answer,
-        said: Option<(Attempt, Said)>,
-    ) -> Result<(), String> {
-        let is_logged = |wish: &dyn Fn(&Fact) -> bool| self.log.iter().rev().any(|event| wish(&event.fact));
-        if let (Answer::Rejected(rejection), Some((attempt, _))) = (answer, said) {
-            let holds = self.audit.holder(attempt).is_some_and(|(worker, _)| worker == from.worker);
-            if holds || !matches!(rejection, Rejection::Superseded { .. }) {
-                return Err(format!("{from:?} is refused: {rejection}"));
-            }
-        }
-        match (answer, said) {
-            (Answer::Leased(Some(given)), _) => {
-                let wish = |fact: &Fact| match fact {
-                    Fact::AttemptStarted { attempt, holder }
-                    | Fact::EvaluationStarted { attempt, holder } => {
-                        *attempt == given.attempt
-                            && holder.worker == from.worker
-                            && usize::try_from(holder.slot.get()) == Ok(from.slot)
-                    }
-                    _ => false,
-                };
-                if !is_logged(&wish) {
-                    return Err(format!("{given:?} is given to {from:?}, and not in the log"));
-                }
-            }
-            (Answer::Reported(_), Some((attempt, Said::Epoch(epoch)))) => {
-                let wish = |fact: &Fact| matches!(fact, Fact::EpochReported { attempt: it, report } if *it == attempt && report.epoch == epoch);
-                if !is_logged(&wish) {
-                    return Err(format!(
-                        "epoch {epoch} of attempt {attempt} is acknowledged and not in the log"
-                    ));
-                }
-            }
-            (Answer::Completed | Answer::Rejected(_), Some((attempt, Said::Trained))) => {
-                let wish =
-                    |fact: &Fact| matches!(fact, Fact::TrialCompleted { attempt: it, .. } if *it == attempt);
-                if is_logged(&wish) != matches!(answer, Answer::Completed) {
-                    return Err(format!(
-                        "the completion of attempt {attempt} is answered {answer:?}, and the log says otherwise"
-                    ));
-                }
-            }
-            _ => {}
         }
         Ok(())
     }
@@ -344,27 +397,5 @@ impl Coordinator {
     /// Every attempt that was ever given out, and to whom, durable or not.
     pub(crate) fn given(&self) -> Vec<(Attempt, WorkerId)> {
         self.given.iter().map(|(attempt, (worker, _))| (*attempt, *worker)).collect()
-    }
-}
-
-/// What a worker said about an attempt, as far as the answer is checked against the log.
-#[derive(Clone, Copy, Debug)]
-enum Said {
-    Epoch(u32),
-    Trained,
-    Other,
-}
-
-fn tell(fact: &Fact) -> String {
-    match fact {
-        Fact::TrialPlanned { trial, .. } => format!("trial {trial} planned"),
-        Fact::AttemptStarted { attempt, holder } => {
-            format!("attempt {attempt} started on {:x}/{}", holder.worker.bits(), holder.slot)
-        }
-        Fact::EpochReported { attempt, report } => format!("attempt {attempt} epoch {}", report.epoch),
-        Fact::EvaluationStarted { attempt, holder } => {
-            format!("evaluation {attempt} started on {:x}/{}", holder.worker.bits(), holder.slot)
-        }
-        other => format!("{other:?}"),
     }
 }

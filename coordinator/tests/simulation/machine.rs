@@ -1,13 +1,18 @@
 //! A simulated worker: slots that ask for work, train, report and complete, each call again until it
 //! is answered, as the real agent does.
 
+mod keeper;
+
+use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
 use fittingroom_common::id::{Attempt, SlotNumber, WorkerId};
 use fittingroom_common::trial::{Failure, FailureReason};
 use fittingroom_common::work::Outcome;
 
-use crate::message::{Answer, Call, Caller, Given};
+use crate::message::{Answer, Call, Caller, Given, Line};
 use crate::scenario::Chance;
+use crate::store::Blob;
 use crate::trainer::{Fate, Trainer};
+use keeper::Keeping;
 
 /// How long a call waits for its answer before it is made again.
 const PATIENCE: u64 = 3_000;
@@ -20,6 +25,16 @@ pub(crate) const HEARTBEAT: u64 = 2_000;
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Asking,
+    /// Of these, the first is to be gone on from.
+    Fetching {
+        attempt: Attempt,
+        candidates: Vec<Checkpoint>,
+    },
+    /// Of these, the first cannot be used.
+    Losing {
+        attempt: Attempt,
+        candidates: Vec<Checkpoint>,
+    },
     Training {
         attempt: Attempt,
         epoch: u32,
@@ -49,6 +64,9 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     /// The call whose answer is waited for.
     call: u64,
+    /// The newest epoch of the attempt that the coordinator knows of.
+    answered: u32,
+    keeping: Option<Keeping>,
 }
 
 /// A machine with one agent at a time.
@@ -68,15 +86,24 @@ pub(crate) struct Machine {
     calls: u64,
 }
 
-/// What a slot does next: when its timer is to fire, and the call that it makes.
+/// What a slot does next: when its timer is to fire, and the calls that it makes.
 pub(crate) struct Next {
     pub(crate) after: u64,
-    pub(crate) call: Option<Call>,
+    pub(crate) calls: Vec<Call>,
+}
+
+/// What befalls trainers, in a thousand, and how long their longest epoch takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    pub(crate) crash: u64,
+    pub(crate) checkpoints: u64,
+    pub(crate) refused: u64,
+    pub(crate) slowest_epoch: u64,
 }
 
 impl Machine {
     pub(crate) fn new(number: usize, slots: u64) -> Self {
-        let slot = Slot { step: Step::Asking, generation: 0, call: 0 };
+        let slot = Slot { step: Step::Asking, generation: 0, call: 0, answered: 0, keeping: None };
         Self {
             number,
             run: 0,
@@ -96,6 +123,7 @@ impl Machine {
         (self.is_up, self.drains) = (true, false);
         for slot in &mut self.slots {
             slot.step = Step::Asking;
+            slot.keeping = None;
             slot.generation += 1;
         }
     }
@@ -109,7 +137,8 @@ impl Machine {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.call = self.calls;
         }
-        Caller { machine: self.number, worker: self.worker(), slot, call: self.calls }
+        let line = Line::Work;
+        Caller { machine: self.number, worker: self.worker(), slot, line, call: self.calls }
     }
 
     /// What all slots hold.
@@ -149,30 +178,46 @@ impl Machine {
     }
 
     fn free(&mut self, slot: usize) {
+        self.slots[slot].keeping = None;
         self.turn_to(slot, if self.drains { Step::Idle } else { Step::Asking });
     }
 
     /// A slot's timer fires: an epoch is over, or an answer has not come in time.
-    pub(crate) fn wake(&mut self, slot: usize, trainer: &Trainer, chance: &mut Chance, crash: u64) -> Next {
+    pub(crate) fn wake(&mut self, slot: usize, trainer: &Trainer, chance: &mut Chance, rates: Rates) -> Next {
+        let mut checkpoint = None;
         match self.slots[slot].step {
             Step::Training { attempt, epoch } => {
-                let step = match trainer.fate(attempt.trial) {
-                    _ if chance.happens(crash) => failed(attempt, FailureReason::TrainerCrashed),
+                let fate = trainer.fate(attempt.trial);
+                if trainer.makes_checkpoints && chance.happens(rates.checkpoints) {
+                    // In the middle of the epoch, or at the beginning of the next one.
+                    let goes_on = !matches!(fate, Fate::Trained(last) if last == epoch);
+                    let done = if goes_on && chance.happens(500) { epoch } else { epoch - 1 };
+                    checkpoint = Some(self.bring(slot, attempt, CheckpointPlace { epoch: done, step: 1 }));
+                }
+                let step = match fate {
+                    _ if chance.happens(rates.crash) => failed(attempt, FailureReason::TrainerCrashed),
                     Fate::Diverges(after) if after == epoch - 1 => failed(attempt, FailureReason::Diverged),
                     Fate::Diverges(_) | Fate::Trained(_) => Step::Reporting { attempt, epoch },
                 };
                 self.turn_to(slot, step);
             }
             Step::Uploading { attempt } => self.complete(slot, attempt, trained(attempt)),
-            Step::Evaluating { attempt } if chance.happens(crash) => {
+            Step::Evaluating { attempt } if chance.happens(rates.crash) => {
                 self.turn_to(slot, failed(attempt, FailureReason::TrainerCrashed));
             }
             Step::Evaluating { attempt } => {
                 self.complete(slot, attempt, Outcome::Evaluated(trainer.test(attempt.trial)));
             }
-            Step::Asking | Step::Reporting { .. } | Step::Completing { .. } | Step::Idle => {}
+            Step::Asking
+            | Step::Fetching { .. }
+            | Step::Losing { .. }
+            | Step::Reporting { .. }
+            | Step::Completing { .. }
+            | Step::Idle => {}
         }
-        self.call(slot, trainer)
+        let mut next = self.call(slot, trainer);
+        next.calls.extend(checkpoint);
+        next
     }
 
     /// Makes the call that belongs to the slot's step.
@@ -180,13 +225,19 @@ impl Machine {
         let from = self.caller(slot);
         let call = match &self.slots[slot].step {
             Step::Asking => Some(Call::Lease(from, SlotNumber::new(slot as u32))),
+            Step::Fetching { attempt, candidates } => {
+                candidates.first().map(|newest| Call::Fetch(from, *attempt, newest.hash))
+            }
+            Step::Losing { attempt, candidates } => {
+                candidates.first().map(|newest| Call::Lose(from, *attempt, newest.hash))
+            }
             Step::Reporting { attempt, epoch } => {
                 Some(Call::Report(from, *attempt, trainer.report(attempt.trial, *epoch)))
             }
             Step::Completing { attempt, outcome } => Some(Call::Complete(from, *attempt, outcome.clone())),
             Step::Training { .. } | Step::Uploading { .. } | Step::Evaluating { .. } | Step::Idle => None,
         };
-        Next { after: PATIENCE, call }
+        Next { after: PATIENCE, calls: call.into_iter().collect() }
     }
 
     fn complete(&mut self, slot: usize, attempt: Attempt, outcome: Outcome) {
@@ -200,25 +251,47 @@ impl Machine {
         answer: Answer,
         trainer: &Trainer,
         chance: &mut Chance,
-        slowest_epoch: u64,
+        rates: Rates,
     ) -> Option<Next> {
         let slot = to.slot;
         if self.slots.get(slot)?.call != to.call {
             return None;
         }
-        let mut epoch_time = || chance.within(50, slowest_epoch + 50);
+        let is_refused = chance.happens(rates.refused);
+        let mut epoch_time = || chance.within(50, rates.slowest_epoch + 50);
+        let mut calls = Vec::new();
         let after = match (self.slots[slot].step.clone(), answer) {
-            (Step::Asking, Answer::Leased(Some(Given { attempt, evaluates }))) => {
-                let step = if evaluates {
-                    Step::Evaluating { attempt }
-                } else {
-                    Step::Training { attempt, epoch: 1 }
-                };
-                self.turn_to(slot, step);
+            (Step::Asking, Answer::Leased(Some(Given { attempt, evaluates: true, .. }))) => {
+                self.turn_to(slot, Step::Evaluating { attempt });
+                epoch_time()
+            }
+            (Step::Asking, Answer::Leased(Some(Given { attempt, resume_from, .. }))) => {
+                if self.go_on_from(slot, attempt, resume_from) {
+                    return Some(self.call(slot, trainer));
+                }
+                epoch_time()
+            }
+            (Step::Fetching { attempt, candidates }, Answer::Fetched(found)) => {
+                let newest = candidates.first()?.place;
+                if found != Some(Blob::Good) || is_refused {
+                    self.turn_to(slot, Step::Losing { attempt, candidates });
+                    return Some(self.call(slot, trainer));
+                }
+                self.slots[slot].answered = newest.epoch;
+                self.turn_to(slot, Step::Training { attempt, epoch: newest.epoch + 1 });
+                epoch_time()
+            }
+            (Step::Losing { attempt, mut candidates }, Answer::Lost) => {
+                candidates.remove(0);
+                if self.go_on_from(slot, attempt, candidates) {
+                    return Some(self.call(slot, trainer));
+                }
                 epoch_time()
             }
             (Step::Asking, Answer::Leased(None)) => IDLE,
             (Step::Reporting { attempt, epoch }, Answer::Reported(wants_model)) => {
+                self.slots[slot].answered = epoch;
+                calls.extend(self.name(slot));
                 if trainer.fate(attempt.trial) != Fate::Trained(epoch) {
                     self.turn_to(slot, Step::Training { attempt, epoch: epoch + 1 });
                     epoch_time()
@@ -227,11 +300,19 @@ impl Machine {
                     epoch_time()
                 } else {
                     self.complete(slot, attempt, Outcome::Trained { model: None });
-                    return Some(self.call(slot, trainer));
+                    let mut next = self.call(slot, trainer);
+                    next.calls.extend(calls);
+                    return Some(next);
                 }
             }
             (Step::Completing { .. }, Answer::Completed)
-            | (Step::Reporting { .. } | Step::Completing { .. }, Answer::Rejected(_)) => {
+            | (
+                Step::Fetching { .. }
+                | Step::Losing { .. }
+                | Step::Reporting { .. }
+                | Step::Completing { .. },
+                Answer::Rejected(_),
+            ) => {
                 self.free(slot);
                 return Some(self.call(slot, trainer));
             }
@@ -239,7 +320,21 @@ impl Machine {
             _ => return None,
         };
         self.slots[slot].generation += 1;
-        Some(Next { after, call: None })
+        Some(Next { after, calls })
+    }
+
+    /// Begins to train from the first of these checkpoints, or from the beginning; answers whether there
+    /// is one to be fetched.
+    fn go_on_from(&mut self, slot: usize, attempt: Attempt, candidates: Vec<Checkpoint>) -> bool {
+        let is_begun = candidates.is_empty();
+        self.slots[slot].answered = 0;
+        let step = if is_begun {
+            Step::Training { attempt, epoch: 1 }
+        } else {
+            Step::Fetching { attempt, candidates }
+        };
+        self.turn_to(slot, step);
+        !is_begun
     }
 
     /// Takes the answer to a heartbeat; answers the slots whose work was dropped.
@@ -258,7 +353,9 @@ impl Step {
     pub(crate) const fn attempt(&self) -> Option<Attempt> {
         match self {
             Self::Asking | Self::Idle => None,
-            Self::Training { attempt, .. }
+            Self::Fetching { attempt, .. }
+            | Self::Losing { attempt, .. }
+            | Self::Training { attempt, .. }
             | Self::Reporting { attempt, .. }
             | Self::Uploading { attempt }
             | Self::Evaluating { attempt }

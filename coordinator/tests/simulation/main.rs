@@ -10,9 +10,12 @@
 //! `FITTINGROOM_SIMULATIONS=N` runs so many, and `FITTINGROOM_SIMULATION_FIRST=N` begins at a seed.
 
 mod coordinator;
+mod disk;
 mod machine;
 mod message;
+mod runner;
 mod scenario;
+mod store;
 mod tally;
 mod trainer;
 mod world;

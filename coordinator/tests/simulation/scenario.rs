@@ -39,6 +39,8 @@ pub(crate) fn templates() -> Vec<Template> {
         ("grid", "max_attempts: 1000\nreplicates: 2", 1, 0, RATES),
         ("grid", "max_attempts: 1000\nmetric: validation_loss", 5, 1, &patient),
         ("grid", "max_attempts: 1000\ntrack_test: true", 2, 0, RATES),
+        ("grid", "max_attempts: 1000\ncheckpoint: {every_epochs: 1}", 6, 0, RATES),
+        ("grid", "max_attempts: 1000\ncheckpoint: never", 3, 0, RATES),
         ("random", "max_attempts: 1000\nrun_cap: 5", 3, 0, DRAWN),
         ("random", "max_attempts: 1000\nrun_cap: 8\nreplicates: 3", 2, 0, CUBE),
         ("random", "max_attempts: 1000\nrun_cap: 2", 5, 0, DRAWN),
@@ -59,6 +61,7 @@ pub(crate) fn templates() -> Vec<Template> {
                 salt,
                 length: TrainingLength { epochs, patience },
                 tracks_test: spec.track_test,
+                makes_checkpoints: spec.checkpoint.makes_some(),
             },
             created: created(spec),
             is_steadfast: extra.contains(stubborn),
@@ -78,7 +81,7 @@ fn created(spec: SearchSpec) -> Created {
 }
 
 /// The one source of chance in a simulation.
-pub(crate) struct Chance(Box<dyn RngCore>);
+pub(crate) struct Chance(Box<dyn RngCore + Send>);
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Self {
@@ -115,10 +118,13 @@ pub(crate) enum Blow {
     OperatorResume,
     OperatorStop,
     OperatorCancel,
+    StoreLoses,
+    StoreDamages,
+    SnapshotDamaged,
 }
 
 impl Blow {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::AgentCrash,
         Self::AgentPause,
         Self::AgentDrain,
@@ -131,6 +137,9 @@ impl Blow {
         Self::OperatorResume,
         Self::OperatorStop,
         Self::OperatorCancel,
+        Self::StoreLoses,
+        Self::StoreDamages,
+        Self::SnapshotDamaged,
     ];
 }
 
@@ -153,7 +162,14 @@ pub(crate) struct Scenario {
     pub(crate) crash_at_append: u64,
     pub(crate) stall: u64,
     pub(crate) trainer_crash: u64,
+    /// How many epochs leave a checkpoint.
+    pub(crate) checkpoints: u64,
+    /// How many whole checkpoints a trainer cannot use.
+    pub(crate) refused: u64,
     pub(crate) clock_steps: u64,
+    /// After how many events there is a snapshot, and of how many trials at a time.
+    pub(crate) snapshot_every: u64,
+    pub(crate) snapshot_most: usize,
     /// The longest epoch, in milliseconds.
     pub(crate) slowest_epoch: u64,
 }
@@ -164,6 +180,7 @@ impl Scenario {
         let (lost, doubled, late) = (sometimes(300), sometimes(300), sometimes(200));
         let (append_fails, crash_at_append, stall) = (sometimes(150), sometimes(60), sometimes(60));
         let (trainer_crash, clock_steps) = (sometimes(150), sometimes(1_000));
+        let (checkpoints, refused) = (sometimes(2_000).min(1_000), sometimes(200));
         // Stopping and cancelling end a search before much can go wrong: most are left to go on.
         let likely = |blow| match blow {
             Blow::OperatorStop | Blow::OperatorCancel => 60,
@@ -183,7 +200,11 @@ impl Scenario {
             crash_at_append,
             stall,
             trainer_crash,
+            checkpoints,
+            refused,
             clock_steps,
+            snapshot_every: chance.one_of(&[1, 5, 20, u64::MAX, u64::MAX]),
+            snapshot_most: chance.one_of(&[1, 3, usize::MAX]),
             slowest_epoch: chance.within(100, 5_000),
         }
     }

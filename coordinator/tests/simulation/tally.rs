@@ -1,6 +1,6 @@
 //! What happened in all simulations together: so that a fault that never struck is seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use fittingroom_common::event::{Event, Fact};
@@ -28,6 +28,14 @@ pub(crate) struct Tally {
     pub(crate) stalls: u64,
     pub(crate) failed_appends: u64,
     pub(crate) coordinator_crashes: u64,
+    /// Searches that were loaded from a snapshot.
+    pub(crate) restored: u64,
+    pub(crate) damaged_snapshots: u64,
+    pub(crate) checkpoints: u64,
+    /// Attempts that began at a checkpoint.
+    pub(crate) resumed: u64,
+    pub(crate) lost_checkpoints: u64,
+    pub(crate) harmed_checkpoints: u64,
     pub(crate) blows: BTreeMap<Blow, u64>,
 }
 
@@ -41,12 +49,18 @@ impl Tally {
         self.events += audited.events;
         self.attempts += audited.attempts;
         self.repeated_epochs += audited.repeated_epochs;
+        let mut epochs = BTreeSet::new();
         for event in log {
             match &event.fact {
                 Fact::AttemptFailed { failure, .. } if failure.reason == FailureReason::WorkerLost => {
                     self.lost_workers += 1;
                 }
                 Fact::AttemptReleased { .. } => self.released += 1,
+                Fact::CheckpointKept { .. } => self.checkpoints += 1,
+                Fact::CheckpointLost { .. } => self.lost_checkpoints += 1,
+                Fact::EpochReported { attempt, report } if epochs.insert(*attempt) && report.epoch > 1 => {
+                    self.resumed += 1;
+                }
                 _ => {}
             }
         }
@@ -61,7 +75,7 @@ impl Tally {
         }
     }
 
-    fn numbers(&mut self) -> [(&'static str, &mut u64); 14] {
+    fn numbers(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             ("searches", &mut self.searches),
             ("whole", &mut self.whole),
@@ -77,6 +91,12 @@ impl Tally {
             ("stalls", &mut self.stalls),
             ("appends that failed", &mut self.failed_appends),
             ("coordinator crashes", &mut self.coordinator_crashes),
+            ("starts from snapshots", &mut self.restored),
+            ("snapshots damaged", &mut self.damaged_snapshots),
+            ("checkpoints kept", &mut self.checkpoints),
+            ("attempts from checkpoints", &mut self.resumed),
+            ("checkpoints lost", &mut self.lost_checkpoints),
+            ("checkpoints harmed in the store", &mut self.harmed_checkpoints),
         ]
     }
 

@@ -13,6 +13,7 @@ pub(crate) struct Trainer {
     pub(crate) salt: u64,
     pub(crate) length: TrainingLength,
     pub(crate) tracks_test: bool,
+    pub(crate) makes_checkpoints: bool,
 }
 
 /// How a trial ends, if nothing disturbs it.

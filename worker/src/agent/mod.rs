@@ -20,6 +20,8 @@ mod cache;
 mod connection;
 mod device;
 mod ending;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod heartbeat;
 mod held;
 mod keeper;

@@ -93,7 +93,8 @@ pub(crate) async fn read_events<R: AsyncRead + Unpin>(
         }
         let event = serde_json::from_str(&line).map_err(|error| TrainerError::Garbled {
             line: line.chars().take(200).collect(),
-            problem: error.to_string(),
+            // It may quote the line.
+            problem: error.to_string().chars().take(200).collect(),
         });
         if events.send(event).await.is_err() {
             return;

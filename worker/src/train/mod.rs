@@ -34,7 +34,7 @@ pub mod save;
 pub mod schedule;
 mod simd;
 pub mod state;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing;
 mod transpose;
 pub mod weights;

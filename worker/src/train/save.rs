@@ -19,13 +19,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use fittingroom_common::dataset::Idx;
 use fittingroom_common::hyperparameter::Hyperparameters;
 use safetensors::{Dtype, SafeTensors};
 
 use super::data::Standardization;
 use super::hyper::{Group, SettingsError};
 use super::machine::machine;
-use super::model::{ImageShape, Model, ModelError, counter};
+use super::model::{ImageShape, Model, ModelError, Outline, counter};
 use super::weights::floats;
 use fittingroom_common::trial::Seeds;
 
@@ -124,6 +125,18 @@ pub enum LoadError {
         expected_dtype: Dtype,
         /// The shape that the model takes.
         expected: Vec<usize>,
+    },
+    /// The metadata calls for a larger model than the file holds: nothing is made room for by a claim.
+    #[error(
+        "{path:?} has {bytes} bytes, but its hyperparameters call for {parameters} parameters: it is not whole, or not a model"
+    )]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: usize,
+        /// How many numbers the model has.
+        parameters: usize,
     },
     /// The hyperparameters cannot be built from.
     #[error("{path:?} has unusable hyperparameters: {source}")]
@@ -263,6 +276,10 @@ pub fn load(path: &Path, device: &Device) -> Result<(Model, Record), LoadError> 
 
     let group = Group::single(&record.hyperparameters, record.seeds)
         .map_err(|source| LoadError::Settings { path: in_file(), source })?;
+    let parameters = Outline::of(&group.shape, record.images)?.parameters;
+    if parameters > bytes.len() / size_of::<f32>() {
+        return Err(LoadError::TooShort { path: in_file(), bytes: bytes.len(), parameters });
+    }
     let mut model = Model::new(&group.shape, &group.lanes, record.images, device)?;
     let tensor = |name: &str, dtype: Dtype, shape: &[usize]| {
         let Ok(tensor) = tensors.tensor(name) else {
@@ -316,13 +333,21 @@ fn read_record<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a String>) -> Res
             ));
         }
     };
+    let images: ImageShape = serde_json::from_str(text("shape")?)
+        .map_err(|error| wrong("shape", format!("cannot be read: {error}")))?;
+    let sides = 1..=Idx::MAX_SIDE;
+    if !sides.contains(&images.height)
+        || !sides.contains(&images.width)
+        || !(1..=256).contains(&images.classes)
+    {
+        return Err(wrong("shape", "is of no images that there can be".to_owned()));
+    }
     Ok(Record {
         hyperparameters: serde_json::from_str(text("hyperparameters")?)
             .map_err(|error| wrong("hyperparameters", format!("cannot be read: {error}")))?,
         seeds: serde_json::from_str(text("seeds")?)
             .map_err(|error| wrong("seeds", format!("cannot be read: {error}")))?,
-        images: serde_json::from_str(text("shape")?)
-            .map_err(|error| wrong("shape", format!("cannot be read: {error}")))?,
+        images,
         input,
     })
 }

@@ -2,6 +2,8 @@
 //! [`protocol`]. It knows nothing of coordinators.
 
 mod checkpoints;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod job;
 pub mod protocol;
 mod wish;

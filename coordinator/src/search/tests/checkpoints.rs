@@ -2,6 +2,7 @@
 
 use fittingroom_common::checkpoint::{Checkpoint, CheckpointPlace};
 
+use super::happenings::check_log;
 use super::*;
 
 pub(super) fn checkpoint(trial: TrialId, epoch: u32, step: u32) -> Checkpoint {

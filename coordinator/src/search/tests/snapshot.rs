@@ -3,6 +3,7 @@
 use fittingroom_common::proto as pb;
 use prost::Message;
 
+use super::happenings::happenings;
 use super::*;
 
 /// What a log keeps of snapshots: bytes, put over those kept before.

@@ -14,6 +14,8 @@
 //! compared when it is read. The bits are the same on the same kind of machine and version.
 
 pub mod cadence;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

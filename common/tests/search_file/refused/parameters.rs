@@ -1,0 +1,212 @@
+//! Files that cannot be read, and hyperparameters that cannot be.
+
+use super::must_be_told;
+
+#[test]
+fn a_wrong_file_or_parameter_is_told_where_and_why() {
+    must_be_told(&[
+        ("syntax", "method: grid\nparameters: [1, 2\n", "2:13", &["YAML", "bracket"]),
+        ("tab", "method: grid\nparameters:\n\tdropout: 1\n", "3:2", &["tabs", "spaces"]),
+        ("two documents", "method: grid\n---\nmethod: grid\n", "3:1", &["second document"]),
+        ("duplicate key", "seed: 1\nseed: 2\n", "2:1", &["seed", "twice"]),
+        ("empty", "", "1:1", &["empty"]),
+        ("only comments", "# nothing\n", "1:1", &["empty"]),
+        ("no mapping", "- method: grid\n", "1:1", &["a list", "key: value"]),
+        ("unknown key", "method: grid\nrun_cpa: 3\n", "2:1", &["run_cpa", "`run_cap`"]),
+        (
+            "hyperparameter at the top",
+            "method: grid\ndropout: 3\n",
+            "2:1",
+            &["dropout", "under `parameters:`"],
+        ),
+        (
+            "unknown hyperparameter",
+            "method: grid\nparameters:\n  lerning_rate: {value: 1}\n",
+            "3:3",
+            &["\"learning_rate\""],
+        ),
+        (
+            "unknown value",
+            "method: grid\nparameters:\n  optimizer:\n    values: [sgd, addam]\n",
+            "4:19",
+            &["\"adam\""],
+        ),
+        (
+            "unknown key of a parameter",
+            "method: grid\nparameters:\n  dropout: {vlues: [0.1]}\n",
+            "3:13",
+            &["vlues", "`values`"],
+        ),
+        (
+            "value outside",
+            "method: grid\nparameters:\n  dropout: {values: [0.1, 1.0]}\n",
+            "3:27",
+            &["dropout cannot be 1"],
+        ),
+        (
+            "bound outside",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {min: 0.0, max: 1.5}\n",
+            "4:28",
+            &["dropout cannot be 1.5"],
+        ),
+        (
+            "wrong type of value",
+            "method: grid\nparameters:\n  epochs: {value: 1.5}\n",
+            "3:19",
+            &["whole number"],
+        ),
+        ("quoted number", "method: grid\nparameters:\n  dropout: {value: \"0.1\"}\n", "3:20", &["quotes"]),
+        ("wrong type of a key", "method: grid\nseed: -3\n", "2:7", &["seed", "from 0 up"]),
+        ("wrong type of a flag", "method: grid\ntrack_test: maybe\n", "2:13", &["true or false"]),
+        ("scalar parameter", "method: grid\nparameters:\n  dropout: 0.1\n", "3:12", &["{value: …}"]),
+        (
+            "parameters as a list",
+            "method: grid\nparameters: [dropout]\n",
+            "2:13",
+            &["mapping of hyperparameters"],
+        ),
+        (
+            "min over max",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {min: 0.5, max: 0.1}\n",
+            "4:18",
+            &["0.5", "0.1", "less than max"],
+        ),
+        (
+            "min equal max",
+            "method: grid\nparameters:\n  batch_size: {min: 8, max: 8}\n",
+            "3:21",
+            &["less than max"],
+        ),
+        ("no max", "method: grid\nparameters:\n  batch_size: {min: 8}\n", "3:3", &["lacks `max`"]),
+        (
+            "log from 0",
+            "method: random\nrun_cap: 1\nparameters:\n  learning_rate: {distribution: log_uniform_values, min: 0, max: 0.1}\n",
+            "4:58",
+            &["above 0"],
+        ),
+        (
+            "exponents taken for values",
+            "method: random\nrun_cap: 1\nparameters:\n  learning_rate: {distribution: log_uniform, min: 0, max: 0.1}\n",
+            "4:59",
+            &["exponents of e", "log_uniform_values"],
+        ),
+        ("empty values", "method: grid\nparameters:\n  dropout: {values: []}\n", "3:13", &["no value"]),
+        (
+            "duplicate values",
+            "method: grid\nparameters:\n  dropout: {values: [0.1, 0.2, 0.10]}\n",
+            "3:32",
+            &["0.1 is listed twice"],
+        ),
+        (
+            "too few probabilities",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {values: [0.1, 0.2], probabilities: [1]}\n",
+            "4:33",
+            &["1 probabilities for 2 values"],
+        ),
+        (
+            "negative probability",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {values: [0.1, 0.2], probabilities: [-1, 2]}\n",
+            "4:33",
+            &["-1"],
+        ),
+        (
+            "probabilities over 1",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {values: [0.1, 0.2], probabilities: [0.5, 0.9]}\n",
+            "4:33",
+            &["add up to 1.4"],
+        ),
+        (
+            "two kinds of values",
+            "method: grid\nparameters:\n  dropout: {value: 0.1, values: [0.2]}\n",
+            "3:25",
+            &["`values` has no meaning for constant"],
+        ),
+        (
+            "too many values",
+            &format!(
+                "method: grid\nparameters:\n  epochs: {{values: {:?}}}\n",
+                (1..=1_001).collect::<Vec<_>>()
+            ),
+            "3:12",
+            &["1001 values", "`q`"],
+        ),
+        ("no values", "method: grid\nparameters:\n  dropout: {}\n", "3:3", &["does not say its values"]),
+        (
+            "mu without distribution",
+            "method: grid\nparameters:\n  dropout: {mu: 1}\n",
+            "3:3",
+            &["distribution: normal"],
+        ),
+        (
+            "unknown distribution",
+            "method: grid\nparameters:\n  dropout: {distribution: log_uniform_value, min: 1, max: 2}\n",
+            "3:27",
+            &["`log_uniform_values`"],
+        ),
+        (
+            "beta",
+            "method: grid\nparameters:\n  dropout: {distribution: beta, a: 1, b: 2}\n",
+            "3:27",
+            &["\"beta\"", "q_uniform"],
+        ),
+        (
+            "nested parameters",
+            "method: grid\nparameters:\n  optimizer: {parameters: {name: {value: sgd}}}\n",
+            "3:15",
+            &["inside a parameter", "directly"],
+        ),
+        (
+            "fractions for whole",
+            "method: random\nrun_cap: 1\nparameters:\n  batch_size: {min: 1.5, max: 8.5}\n",
+            "4:3",
+            &["whole numbers", "int_uniform"],
+        ),
+        (
+            "fractional steps for whole",
+            "method: grid\nparameters:\n  batch_size: {distribution: q_uniform, min: 1, max: 8, q: 0.5}\n",
+            "3:60",
+            &["whole numbers"],
+        ),
+        (
+            "q of 0",
+            "method: grid\nparameters:\n  dropout: {distribution: q_uniform, min: 0.0, max: 0.5, q: 0}\n",
+            "3:61",
+            &["above 0"],
+        ),
+        (
+            "q between",
+            "method: grid\nparameters:\n  dropout: {distribution: q_uniform, min: 0.1, max: 0.2, q: 0.5}\n",
+            "3:61",
+            &["multiples"],
+        ),
+        (
+            "numbers for words",
+            "method: grid\nparameters:\n  optimizer: {min: 1, max: 2}\n",
+            "3:20",
+            &["optimizer cannot be"],
+        ),
+        (
+            "sigma of 0",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {distribution: normal, mu: 0.3, sigma: 0}\n",
+            "4:51",
+            &["sigma"],
+        ),
+        (
+            "mu outside",
+            "method: random\nrun_cap: 1\nparameters:\n  dropout: {distribution: normal, mu: 3}\n",
+            "4:39",
+            &["hardly ever"],
+        ),
+        (
+            "size for sizes",
+            "method: grid\nparameters:\n  hidden_sizes: {values: [300, 200]}\n",
+            "3:27",
+            &["list of lists"],
+        ),
+        ("no parameters", "method: grid\n", "1:1", &["no `parameters`"]),
+        ("empty parameters", "method: grid\nepochs: 3\nparameters: {}\n", "1:1", &["no `parameters`"]),
+        ("no method", "parameters: {dropout: {value: 0.1}}\n", "1:1", &["method: random"]),
+        ("bayes", "method: bayes\n", "1:9", &["bayes", "grid and random"]),
+        ("unknown method", "method: gird\n", "1:9", &["`grid`"]),
+    ]);
+}
