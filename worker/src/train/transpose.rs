@@ -20,12 +20,12 @@ pub(crate) fn transpose_into<T: Element>(numbers: &[T], rows: usize, columns: us
     #[cfg(target_arch = "x86_64")]
     if let (Some(numbers), Some(out)) = (T::as_f32(numbers), T::as_f32_mut(out)) {
         match simd::vectors() {
-            // SAFETY: the CPU has the features, and the sizes were checked.
             simd::Vectors::Avx512 if rows.min(columns) >= x86::WIDE => {
+                // SAFETY: the CPU has the features, and the sizes were checked.
                 return unsafe { x86::transpose_wide(numbers, rows, columns, out) };
             }
-            // SAFETY: likewise.
             simd::Vectors::Avx512 | simd::Vectors::Avx2 if rows.min(columns) >= x86::NARROW => {
+                // SAFETY: likewise.
                 return unsafe { x86::transpose_narrow(numbers, rows, columns, out) };
             }
             _ => {}

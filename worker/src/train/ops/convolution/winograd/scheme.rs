@@ -182,15 +182,14 @@ impl<T: Element, F: Map<N, M>, const N: usize, const M: usize> VectorLoop<T> for
         // SAFETY: promised by the caller.
         unsafe {
             let mut input = [V::load(self.rows.from[0].add(at)); N];
-            for row in 1..N {
-                input[row] = V::load(self.rows.from[row].add(at));
+            for (input, from) in input.iter_mut().zip(&self.rows.from) {
+                *input = V::load(from.add(at));
             }
-            let output = F::of(input);
-            for row in 0..M {
-                let to = self.rows.to[row].add(at);
+            for (output, to) in F::of(input).into_iter().zip(&self.rows.to) {
+                let to = to.add(at);
                 match self.rows.write {
-                    Write::Replace => output[row].store(to),
-                    Write::Add => (V::load(to) + output[row]).store(to),
+                    Write::Replace => output.store(to),
+                    Write::Add => (V::load(to) + output).store(to),
                 }
             }
         }
@@ -202,49 +201,47 @@ mod tests {
     use super::*;
     use crate::train::simd::One;
 
-    /// A map's matrix, `[row][column]`, by one unit vector after the other.
-    fn matrix<F: Map<N, M>, const N: usize, const M: usize>() -> [[f64; N]; M] {
-        let mut matrix = [[0.0; N]; M];
-        for column in 0..N {
+    /// A map's matrix, by one unit vector after the other: its columns.
+    fn columns<F: Map<N, M>, const N: usize, const M: usize>() -> [[f64; M]; N] {
+        std::array::from_fn(|column| {
             // SAFETY: numbers outside of registers need nothing.
-            let unit =
-                std::array::from_fn(|at| unsafe { <One<f64> as Vector<f64>>::all(f64::from(at == column)) });
-            for (row, number) in F::of::<f64, One<f64>>(unit).into_iter().enumerate() {
+            let number = |at| unsafe { <One<f64> as Vector<f64>>::all(f64::from(at == column)) };
+            F::of::<f64, One<f64>>(std::array::from_fn(number)).map(|number| {
+                let mut stored = 0.0;
                 // SAFETY: as above.
-                unsafe { Vector::<f64>::store(number, &mut matrix[row][column]) };
-            }
-        }
-        matrix
+                unsafe { Vector::<f64>::store(number, &mut stored) };
+                stored
+            })
+        })
+    }
+
+    fn assert_equal(what: &str, given: f64, expected: f64) {
+        assert!((given - expected).abs() < 1e-12, "{what}: {given}, not {expected}");
     }
 
     fn check<W: Scheme<R, S>, const R: usize, const S: usize>() {
-        let weights = matrix::<W::Weights, R, S>();
-        let pixels = matrix::<W::Pixels, S, S>();
-        let results = matrix::<W::Results, S, 2>();
-        for pixel in 0..S {
-            for weight in 0..R {
-                for result in 0..2 {
-                    let of_place =
-                        |place: usize| results[result][place] * weights[place][weight] * pixels[place][pixel];
-                    let sum: f64 = (0..S).map(of_place).sum();
-                    let expected = f64::from(pixel == result + weight);
-                    assert!((sum - expected).abs() < 1e-12, "{R}: {pixel}, {weight}, {result}: {sum}");
+        let weights = columns::<W::Weights, R, S>();
+        let pixels = columns::<W::Pixels, S, S>();
+        let results = columns::<W::ResultsBack, 2, S>();
+        for (pixel, of_pixel) in pixels.iter().enumerate() {
+            for (weight, of_weight) in weights.iter().enumerate() {
+                for (result, of_result) in results.iter().enumerate() {
+                    let places = of_pixel.iter().zip(of_weight).zip(of_result);
+                    let sum: f64 = places.map(|((pixel, weight), result)| pixel * weight * result).sum();
+                    let what = format!("{R}: pixel {pixel}, weight {weight}, result {result}");
+                    assert_equal(&what, sum, f64::from(pixel == result + weight));
                 }
             }
         }
-        check_transposed(&weights, &matrix::<W::WeightsBack, S, R>());
-        check_transposed(&pixels, &matrix::<W::PixelsBack, S, S>());
-        check_transposed(&results, &matrix::<W::ResultsBack, 2, S>());
+        check_transposed(&weights, &columns::<W::WeightsBack, S, R>());
+        check_transposed(&pixels, &columns::<W::PixelsBack, S, S>());
+        check_transposed(&results, &columns::<W::Results, S, 2>());
     }
 
-    fn check_transposed<const N: usize, const M: usize>(matrix: &[[f64; N]; M], back: &[[f64; M]; N]) {
-        for row in 0..M {
-            for column in 0..N {
-                let (there, back) = (matrix[row][column], back[column][row]);
-                assert!(
-                    (there - back).abs() < 1e-12,
-                    "{N} to {M}, row {row}, column {column}: {there}, {back}"
-                );
+    fn check_transposed<const N: usize, const M: usize>(there: &[[f64; M]; N], back: &[[f64; N]; M]) {
+        for (column, there) in there.iter().enumerate() {
+            for (row, (there, back)) in there.iter().zip(back).enumerate() {
+                assert_equal(&format!("{N} to {M}, row {row}, column {column}"), *there, back[column]);
             }
         }
     }
