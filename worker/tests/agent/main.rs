@@ -2,8 +2,10 @@
 //! [`program`], with the real trainer.
 #![cfg(unix)]
 
+mod absence;
 mod checkpoints;
 mod coordinator;
+mod datasets;
 mod program;
 
 use std::net::SocketAddr;
@@ -420,65 +422,6 @@ async fn a_model_that_the_disk_does_not_take_is_no_fault_of_its_trial() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_was_restarted_gets_the_worker_back_and_its_trial_goes_on() {
-    let stage = Stage::new().with_trials(1);
-    let gate = stage.folder.path().join("gate");
-    let train =
-        format!("epoch 1; while [ ! -e {} ]; do sleep 0.02; done; epoch 2; epoch 3; model", gate.display());
-    let agent = stage.start(&train).await;
-    stage.progress(0).await;
-    stage.coordinator.state().forget();
-    stage
-        .coordinator
-        .wait("a second registration", |state| {
-            let registered = |heard: &&Heard| matches!(heard, Heard::Registered(_));
-            (state.heard.iter().filter(registered).count() == 2).then_some(())
-        })
-        .await;
-    std::fs::write(gate, "").expect("writable");
-    stage.coordinator.outcome(0).await;
-    stage.end(agent).await;
-    assert_eq!(stage.story(0), WELL_TRAINED);
-    let registrations = stage.registrations();
-    assert_eq!(registrations.len(), 2);
-    assert_eq!(registrations[0], registrations[1]);
-}
-
-#[tokio::test]
-async fn an_absent_coordinator_is_waited_for() {
-    let stage = Stage::new().with_trials(1);
-    let address = {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        listener.local_addr().expect("bound")
-    };
-    let agent = stage.start_at(address, GOOD);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!agent.is_finished());
-    stage.coordinator.serve(address).await;
-    stage.coordinator.outcome(0).await;
-    stage.end(agent).await;
-}
-
-#[tokio::test]
-async fn an_absent_coordinator_does_not_keep_the_agent_from_ending() {
-    let stage = Stage::new();
-    let agent = stage.start_at(([127, 0, 0, 1], 1).into(), GOOD);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    stage.end(agent).await;
-}
-
-#[tokio::test]
-async fn another_version_of_the_protocol_ends_the_agent() {
-    let stage = Stage::new();
-    stage.coordinator.state().other_version = true;
-    let agent = stage.start(GOOD).await;
-    let error = agent.await.expect("no panic").expect_err("must end");
-    let message = error.to_string();
-    assert!(message.contains("version 2"), "{message}");
-    assert!(message.contains("this worker, which speaks version 1"), "{message}");
-}
-
-#[tokio::test]
 async fn an_agent_that_ends_gives_its_trial_back() {
     let stage = Stage::new().with_trials(1);
     let agent = stage.start("epoch 1").await;
@@ -499,63 +442,6 @@ async fn an_agent_that_ends_lets_its_trial_finish_if_there_is_time_for_it() {
     stage.end(agent).await;
     assert_eq!(stage.story(0), WELL_TRAINED);
     assert_eq!(stage.story(1), [""; 0]);
-}
-
-#[tokio::test]
-async fn slots_that_want_the_same_dataset_download_it_once() {
-    let mut stage = Stage::new().with_trials(4);
-    stage.slots = 4;
-    let agent = stage.start(GOOD).await;
-    for trial in 0..4 {
-        stage.coordinator.outcome(trial).await;
-    }
-    stage.end(agent).await;
-    let mut downloads = stage.coordinator.state().downloads.clone();
-    let mut files = FILES.map(ArtifactHash::of);
-    downloads.sort();
-    files.sort();
-    assert_eq!(downloads, files);
-}
-
-#[tokio::test]
-async fn a_cached_file_is_used_again_unless_it_is_damaged() {
-    let stage = Stage::new().with_trials(1);
-    let artifacts = stage.folder.path().join("cache/artifacts");
-    std::fs::create_dir_all(&artifacts).expect("writable");
-    let [good, damaged, ..] = FILES.map(ArtifactHash::of);
-    std::fs::write(artifacts.join(good.to_string()), FILES[0]).expect("writable");
-    std::fs::write(artifacts.join(damaged.to_string()), "something else").expect("writable");
-    let agent = stage.start(GOOD).await;
-    stage.coordinator.outcome(0).await;
-    stage.end(agent).await;
-    let downloads = stage.coordinator.state().downloads.clone();
-    assert!(!downloads.contains(&good));
-    assert!(downloads.contains(&damaged));
-    let repaired = std::fs::read(artifacts.join(damaged.to_string())).expect("there");
-    assert_eq!(repaired, FILES[1]);
-}
-
-#[tokio::test]
-async fn a_dataset_that_cannot_be_had_fails_the_trial() {
-    let hash = ArtifactHash::of(FILES[2]);
-    for (how, change, said) in
-        [("missing", None, "no such artifact"), ("altered", Some(b"other bytes".to_vec()), "came as")]
-    {
-        let stage = Stage::new().with_trials(1);
-        match change {
-            None => stage.coordinator.state().artifacts.remove(&hash),
-            Some(bytes) => stage.coordinator.state().artifacts.insert(hash, bytes),
-        };
-        let agent = stage.start(GOOD).await;
-        let Outcome::Failed(failure) = stage.coordinator.outcome(0).await else {
-            panic!("{how}: {:?}", stage.story(0));
-        };
-        stage.end(agent).await;
-        assert_eq!(failure.reason, FailureReason::BadData, "{how}");
-        assert!(failure.detail.contains(said), "{how}: {}", failure.detail);
-        let cached = stage.folder.path().join("cache/artifacts").join(hash.to_string());
-        assert!(!cached.exists(), "{how}: kept all the same");
-    }
 }
 
 #[tokio::test]
