@@ -122,39 +122,43 @@ def peak_bytes(process):
     return 1024 * max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), default=0)
 
 
-def pytorch(connection, name, initial, split, images, labels, batch_size):
+def pytorch(connection, name, initial, split, images, labels, batch_size, device):
     """PyTorch's side, in a process of its own: a round for every message."""
     torch.set_num_threads(1)
+    # The same arithmetic: no products of numbers cut to 10 bits.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
     grey = torch.tensor(images, dtype=torch.float64) / 255
     training = split["training"]
     of_training = grey[training]
-    x = ((grey - of_training.mean()) / of_training.std(correction=0)).float().unsqueeze(1)
-    y = torch.tensor(labels, dtype=torch.int64)
+    x = ((grey - of_training.mean()) / of_training.std(correction=0)).float().unsqueeze(1).to(device)
+    y = torch.tensor(labels, dtype=torch.int64).to(device)
+    training = torch.as_tensor(training).to(device)
     del grey, of_training
     connection.send("ready")
     while connection.recv():
-        model = MODELS[name].module()
+        model = MODELS[name].module().to(device)
         model.load_state_dict(safetensors.torch.load_file(initial))
         model.train()
         optimizer = torch.optim.Adam(model.parameters(), lr=0.001, eps=EPSILON, fused=True)
         losses = []
         for _ in range(EPOCHS):
             started = time.perf_counter()
-            loss_sum = 0.0
+            loss_sum = torch.zeros((), device=device)
             for batch in training.split(batch_size):
                 loss = functional.cross_entropy(model(x[batch]), y[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                loss_sum += loss.item() * len(batch)
+                loss_sum += loss.detach() * len(batch)
+            losses.append(loss_sum.item() / len(training))
             seconds = time.perf_counter() - started
-            losses.append(loss_sum / len(training))
         connection.send(Round(losses, len(training) / seconds, peak_bytes("self")))
 
 
-def fitting_room(program, data, settings, initial):
+def fitting_room(program, data, settings, initial, device):
     """Fitting Room's side."""
-    command = [program, "train", "--data", data, "--device", "cpu", "--json", "--shuffle", "off"]
+    command = [program, "train", "--data", data, "--device", device, "--json", "--shuffle", "off"]
     command += ["--epochs", str(EPOCHS), "--initial-weights", initial]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
@@ -174,7 +178,7 @@ def compare(name, model, batch_size, arguments):
     """Prints a row; whether both sides came to the same losses."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        images, labels = subset(arguments.data, folder, model.images, 100)
+        images, labels = subset(arguments.data, folder, arguments.images or model.images, 100)
         split = printed_split(arguments.program, folder)
         torch.manual_seed(1)
         module, initial = model.module(), folder / "initial.safetensors"
@@ -184,12 +188,12 @@ def compare(name, model, batch_size, arguments):
         # Not forked: the memory of this process would count as its own.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        side = (there, name, initial, split, images, labels, batch_size)
+        side = (there, name, initial, split, images, labels, batch_size, arguments.device)
         process = context.Process(target=pytorch, args=side, daemon=True)
         process.start()
         here.recv()
         for _ in range(arguments.rounds):
-            ours.append(fitting_room(arguments.program, folder, {**settings, **model.settings}, initial))
+            ours.append(fitting_room(arguments.program, folder, {**settings, **model.settings}, initial, arguments.device))
             here.send(True)
             theirs.append(here.recv())
         here.send(False)
@@ -217,6 +221,8 @@ def main():
     arguments.add_argument("--rounds", type=int, default=7, help="timings of each side (default: 7)")
     arguments.add_argument("--peak", type=float, help="GFLOP/s of the fastest matrix product on this core")
     arguments.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
+    arguments.add_argument("--device", default="cpu", help="where both train: cpu or cuda:N (default: cpu)")
+    arguments.add_argument("--images", type=int, help="images of the dataset to take (default: by model)")
     arguments.add_argument("--only", default="", help="models whose name contains this")
     arguments = arguments.parse_args()
     arguments.program = arguments.program.resolve()
@@ -224,7 +230,8 @@ def main():
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
 
-    print(f"PyTorch {torch.__version__}, one thread each on core {core}, {arguments.rounds} rounds")
+    device = "" if arguments.device == "cpu" else f", {torch.cuda.get_device_name(arguments.device)}"
+    print(f"PyTorch {torch.__version__}, one thread each on core {core}, {arguments.rounds} rounds{device}")
     print(
         f"{'model':26}{'batch':>6}{'ours, 1/s':>12}{'PyTorch':>12}{'ratio':>8}{'':15}{'GFLOP/s':>9}{'of peak':>8}"
         f"{'memory':>11}{'PyTorch':>9}{'apart':>10}"

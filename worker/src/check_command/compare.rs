@@ -116,18 +116,19 @@ impl Steps {
             let mut tape = Tape::new();
             let logits = model.train(&images, Moment { epoch: 1, step }, &mut tape)?;
             let loss = cross_entropy(&logits, &labels, &smoothing, Some(&mut tape))?;
-            Ok::<_, candle_core::Error>((logits, tape.backward(&loss)?))
+            tape.backward(&loss)?;
+            Ok::<_, candle_core::Error>(logits)
         };
-        let (logits, mut gradients) = pass(&model, 0)?;
+        let logits = pass(&model, 0)?;
         steps.logits.push(numbers(&logits)?);
         for parameter in &model.parameters {
-            if let Some(gradient) = parameter.take_gradient(&mut gradients) {
+            if let Some(gradient) = parameter.take_gradient() {
                 steps.gradients.push(numbers(&gradient)?);
             }
         }
         for step in 0..STEPS {
-            let (_, gradients) = pass(&model, step)?;
-            optimizer.step(&model.parameters, gradients, &rates)?;
+            pass(&model, step)?;
+            optimizer.step(&model.parameters, &rates)?;
             model.steps.iter_mut().for_each(|steps| *steps += 1);
         }
         for parameter in &model.parameters {

@@ -15,7 +15,7 @@ use super::ops::response_norm::response_norm;
 use super::ops::spatial_dropout::spatial_dropout;
 use super::ops::upsample::upsample;
 use super::ops::{Activation, Tape, Window};
-use super::params::{Graph, Parameter};
+use super::params::Parameter;
 use super::rng::{self, Moment};
 
 /// What a forward pass is for.
@@ -105,20 +105,16 @@ pub(crate) struct DropoutLane {
 impl Layer {
     /// Applies the layer to activations of `[lanes, batch, …]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let graph = match pass {
-            Pass::Train { .. } => Graph::Recorded,
-            Pass::Evaluate => Graph::Skipped,
-        };
         match self {
             Self::Linear { weight, bias, activation } => {
-                linear(x, weight.leaf(graph), bias.leaf(graph), *activation, pass.tape())
+                linear(x, weight.leaf(), bias.leaf(), *activation, pass.tape())
             }
             Self::Convolution { weight, bias, window, activation } => {
-                convolution(x, weight.leaf(graph), bias.leaf(graph), *window, *activation, pass.tape())
+                convolution(x, weight.leaf(), bias.leaf(), *window, *activation, pass.tape())
             }
             Self::MaxPool(window) => max_pool(x, *window, pass.tape()),
             Self::NormOverBatch { weight, bias, mean, variance, activation } => {
-                let (weight, bias) = (weight.leaf(graph), bias.leaf(graph));
+                let (weight, bias) = (weight.leaf(), bias.leaf());
                 let running = Running { mean, variance };
                 match pass {
                     Pass::Train { tape, .. } => {
@@ -128,10 +124,10 @@ impl Layer {
                 }
             }
             Self::NormOverImage { weight, bias, activation } => {
-                layer_norm(x, weight.leaf(graph), bias.leaf(graph), *activation, pass.tape())
+                layer_norm(x, weight.leaf(), bias.leaf(), *activation, pass.tape())
             }
             Self::NormOverGroups { weight, bias, groups, activation } => {
-                group_norm(x, weight.leaf(graph), bias.leaf(graph), *groups, *activation, pass.tape())
+                group_norm(x, weight.leaf(), bias.leaf(), *groups, *activation, pass.tape())
             }
             Self::Dropout { number, lanes } => match pass {
                 Pass::Evaluate => Ok(x.clone()),

@@ -274,7 +274,8 @@ fn run(
             let logits = state.model.train(&images, moment, &mut tape)?;
             let loss = mixed_cross_entropy(&logits, &labels, mixed.as_ref(), &smoothing, Some(&mut tape))?;
             state.tally.add(&loss, &logits, &labels)?;
-            state.update(tape.backward(&loss)?, Place { moment, steps, epochs })?;
+            tape.backward(&loss)?;
+            state.update(Place { moment, steps, epochs })?;
             if on_progress(Progress::Step { epoch, step: step + 1, steps, state: &state }).is_break() {
                 return Ok(Outcome::Stopped);
             }

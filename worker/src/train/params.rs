@@ -2,11 +2,11 @@
 //!
 //! Parameters are what an optimizer changes; buffers, such as running statistics, are kept apart.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor};
 
 use super::hyper::{BiasInitialization, Lane};
 use super::init::Fan;
-use super::ops::{GradientSlot, Gradients, Leaf};
+use super::ops::{GradientSlot, Leaf};
 use super::rng;
 
 /// How one lane's values lie in memory, beside how PyTorch lays them out.
@@ -88,37 +88,24 @@ pub struct Named {
 /// One trained tensor of a model: `[lanes, …]`.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    variable: Var,
-    untracked: Tensor,
+    values: Tensor,
     gradient: GradientSlot,
     role: Role,
 }
 
-/// Whether an op records what its backward pass needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Graph {
-    Recorded,
-    Skipped,
-}
-
 impl Parameter {
-    fn new(variable: Var, role: Role) -> Self {
-        let untracked = variable.as_detached_tensor();
-        Self { variable, untracked, gradient: GradientSlot::default(), role }
+    fn new(values: Tensor, role: Role) -> Self {
+        Self { values, gradient: GradientSlot::default(), role }
     }
 
     /// The parameter as an op takes it.
-    pub(crate) fn leaf(&self, graph: Graph) -> Leaf<'_> {
-        let tensor = match graph {
-            Graph::Recorded => self.variable.as_tensor(),
-            Graph::Skipped => &self.untracked,
-        };
-        Leaf { tensor, gradient: &self.gradient }
+    pub(crate) fn leaf(&self) -> Leaf<'_> {
+        Leaf { tensor: &self.values, gradient: &self.gradient }
     }
 
     /// Its values: `[lanes, …]`.
     pub fn values(&self) -> &Tensor {
-        &self.untracked
+        &self.values
     }
 
     /// What it is to regularisation.
@@ -126,9 +113,9 @@ impl Parameter {
         self.role
     }
 
-    /// Takes the gradient of the last backward pass, wherever it landed.
-    pub fn take_gradient(&self, gradients: &mut Gradients) -> Option<Tensor> {
-        self.gradient.take().or_else(|| gradients.take(&self.variable))
+    /// Takes the gradient of the last backward pass.
+    pub fn take_gradient(&self) -> Option<Tensor> {
+        self.gradient.take()
     }
 }
 
@@ -224,7 +211,7 @@ impl<'a> Builder<'a> {
         role: Role,
     ) -> Result<Parameter> {
         let all_dims = [&[self.lanes.len()], dims].concat();
-        let parameter = Parameter::new(Var::from_vec(values, all_dims, self.device)?, role);
+        let parameter = Parameter::new(Tensor::from_vec(values, all_dims, self.device)?, role);
         let values = parameter.values().clone();
         self.named.push(Named { name, kind: Kind::Parameter, shape: shape.to_vec(), order, values });
         self.parameters.push(parameter.clone());

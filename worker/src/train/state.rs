@@ -18,7 +18,6 @@ use super::evaluate::{Counted, Tally};
 use super::hyper::Group;
 use super::lanes::Standing;
 use super::model::{ImageShape, Model};
-use super::ops::Gradients;
 use super::optim::Optimizer;
 use super::params::Kind;
 use super::schedule::{Place, Scheduler};
@@ -85,10 +84,10 @@ impl State {
         })
     }
 
-    /// Takes a step with the gradients of a backward pass.
-    pub(super) fn update(&mut self, gradients: Gradients, place: Place) -> candle_core::Result<()> {
+    /// Takes a step with the gradients that a backward pass left.
+    pub(super) fn update(&mut self, place: Place) -> candle_core::Result<()> {
         let rates = self.scheduler.learning_rates(place);
-        self.optimizer.step(&self.model.parameters, gradients, &rates)?;
+        self.optimizer.step(&self.model.parameters, &rates)?;
         self.model.steps.iter_mut().for_each(|steps| *steps += 1);
         self.step = place.moment.step + 1;
         match &mut self.average {

@@ -34,8 +34,7 @@ enum Form {
     Composed,
 }
 
-/// Where the engine computes: on the CPU, unless `FITTINGROOM_TEST_DEVICE` names another device. There
-/// both forms are the composed one.
+/// Where the engine computes: on the CPU, unless `FITTINGROOM_TEST_DEVICE` names another device.
 fn device() -> &'static Device {
     static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("FITTINGROOM_TEST_DEVICE") {
         Ok(name) => {
@@ -184,9 +183,9 @@ fn check_op(
     let y = op(form, &x, &leaves, Some(&mut tape)).expect(row);
     let y_layout = Layout::of_activations(&fixture.get(row, "y").shape);
     let dy = y_layout.tensor(fixture.get(row, "dy"), dtype);
-    let (dx, mut gradients) = match (form, device()) {
-        (Form::Fused, Device::Cpu) => (tape.play(dy).expect("gradients"), None),
-        (Form::Composed, _) | (Form::Fused, Device::Cuda(_) | Device::Metal(_)) => {
+    let (dx, mut store) = match form {
+        Form::Fused => (tape.play(dy).expect("gradients"), None),
+        Form::Composed => {
             let mut store = (&y * dy).and_then(|y| y.sum_all()?.backward()).expect("gradients");
             (store.remove(&x), Some(store))
         }
@@ -200,7 +199,7 @@ fn check_op(
     check("y", &y, &y_layout);
     check("dx", &dx.expect("a gradient"), &x_layout);
     for ((name, layout, variable), slot) in parameters.iter().zip(&slots) {
-        let gradient = slot.take().or_else(|| gradients.as_mut()?.remove(variable)).expect("a gradient");
+        let gradient = slot.take().or_else(|| store.as_mut()?.remove(variable)).expect("a gradient");
         check(&format!("d{name}"), &gradient, layout);
     }
 }

@@ -124,11 +124,11 @@ fn logits_and_gradients_of_whole_models_are_pytorchs() {
             MODEL_ROUNDING,
         );
         let loss = cross_entropy(&logits, &labels.into(), &[0.0], Some(&mut tape)).expect("a loss");
-        let mut gradients_of = tape.backward(&loss).expect("gradients");
+        tape.backward(&loss).expect("gradients");
 
         let parameters = model.named.iter().filter(|named| named.kind == Kind::Parameter);
         let gradients = model.parameters.iter().zip(parameters).map(|(parameter, named)| {
-            let gradient = parameter.take_gradient(&mut gradients_of).expect("a gradient");
+            let gradient = parameter.take_gradient().expect("a gradient");
             let gradient = gradient.flatten_all().and_then(|gradient| gradient.to_vec1::<f32>());
             (named.name.as_str(), named.order.to_pytorch(&gradient.expect("f32")))
         });

@@ -7,10 +7,9 @@ use fittingroom_common::trial::Seeds;
 use super::{Fixture, assert_near, device, fixture};
 use crate::train::average;
 use crate::train::init::Fan;
-use crate::train::ops::Gradients;
 use crate::train::ops::testing::flat;
 use crate::train::optim::Optimizer;
-use crate::train::params::{Builder, Graph, Order, Parameter};
+use crate::train::params::{Builder, Order, Parameter};
 use crate::train::rng::Moment;
 use crate::train::schedule::{Place, Scheduler};
 use crate::train::testing::{Settings, group};
@@ -96,13 +95,12 @@ impl Ground<'_> {
         Tensor::from_vec(numbers, parameter.values().shape(), device()).expect("the shape fits")
     }
 
-    fn loss(&self, parameter: &Parameter, name: &str, step: usize) -> Tensor {
+    /// Of half the squares, weighted by their curvature, and the numbers, weighted by their pull.
+    fn gradient(&self, parameter: &Parameter, name: &str, step: usize) -> Tensor {
         let count = parameter.values().elem_count();
         let curvature = self.tensor(&format!("{name} curvature"), 0..count, parameter);
         let pull = self.tensor(&format!("{name} pull"), step * count..(step + 1) * count, parameter);
-        let p = parameter.leaf(Graph::Recorded).tensor;
-        let loss = ((p.sqr().expect("float") * curvature).expect("alike") * 0.5).expect("float");
-        (loss + (p * pull).expect("alike")).and_then(|loss| loss.sum_all()).expect("a sum")
+        (parameter.values() * curvature).and_then(|slope| slope + pull).expect("alike")
     }
 }
 
@@ -133,13 +131,10 @@ fn fifty_steps_are_pytorchs() {
             let moment = Moment { epoch: (step / STEPS_PER_EPOCH) as u32 + 1, step: step % STEPS_PER_EPOCH };
             let epochs = (STEPS / STEPS_PER_EPOCH) as u32;
             let rates = scheduler.learning_rates(Place { moment, steps: STEPS_PER_EPOCH, epochs });
-            let [weight, bias] = [0, 1].map(|index| {
-                let (name, parameter) = parameters[index];
-                ground.loss(parameter, name, step)
-            });
-            let gradients = (weight + bias).and_then(|loss| loss.backward()).expect("gradients");
-            let gradients = Gradients::of_graph(gradients);
-            optimizer.step(&builder.parameters, gradients, &rates).expect("a step");
+            for (name, parameter) in &parameters {
+                parameter.leaf().gradient.put(ground.gradient(parameter, name, step));
+            }
+            optimizer.step(&builder.parameters, &rates).expect("a step");
             for ((name, parameter), average) in parameters.iter().zip(&averages) {
                 let keep = if step == 0 { 0.0 } else { KEEP };
                 average::mix(&[keep], average, parameter.values()).expect("alike");

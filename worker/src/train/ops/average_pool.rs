@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::column_sums;
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -11,7 +11,7 @@ use crate::train::simd;
 /// `[lanes, batch, channels]`.
 pub(crate) fn average_pool(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x);
+        return compose_unary(x, tape, composed);
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
     apply_unary(AveragePool { lanes, batch, pixels: height * width, channels }, x, tape)

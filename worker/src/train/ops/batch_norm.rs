@@ -6,7 +6,10 @@ use std::mem::MaybeUninit;
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_moments, column_sums, narrowed};
-use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
+use super::{
+    Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
+    compose_weighted,
+};
 use crate::train::element::{Element, Reading, append, by_dtype, modify};
 use crate::train::simd;
 
@@ -37,7 +40,9 @@ pub(crate) fn train(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, weight.tensor, bias.tensor, running, activation);
+        return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
+            composed(x, weight, bias, running, activation)
+        });
     }
     let op = by_dtype!(x.dtype(), T => {
         let lanes = x.dim(0)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 
 /// Mean cross-entropy in nats per image, for each lane: `[lanes]`.
@@ -40,7 +40,7 @@ pub(crate) fn mixed_cross_entropy(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(logits.device(), Device::Cpu) {
-        return mixed_composed(logits, labels, mixed, smoothing);
+        return compose_unary(logits, tape, |logits| mixed_composed(logits, labels, mixed, smoothing));
     }
     let (_, batch, classes) = logits.dims3()?;
     let (labels, mixed) = (labels.clone(), mixed.cloned());

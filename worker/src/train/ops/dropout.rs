@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Shape, Tensor};
 use fittingroom_common::rng::Stream;
 use rand::RngCore;
 
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -25,7 +25,7 @@ pub(crate) fn dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Re
     if matches!(x.device(), Device::Cpu) {
         apply_unary(Dropout { shape: x.shape().clone(), factors }, x, tape)
     } else {
-        composed(x, factors)
+        compose_unary(x, tape, |x| composed(x, factors))
     }
 }
 

@@ -5,7 +5,10 @@
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
-use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
+use super::{
+    Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
+    compose_weighted,
+};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -25,7 +28,9 @@ pub(crate) fn group_norm(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, weight.tensor, bias.tensor, groups, activation);
+        return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
+            composed(x, weight, bias, groups, activation)
+        });
     }
     let channels = x.dim(D::Minus1)?;
     let op = GroupNorm {

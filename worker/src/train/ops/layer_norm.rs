@@ -4,7 +4,10 @@
 use candle_core::{D, Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed, row_sums};
-use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
+use super::{
+    Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
+    compose_weighted,
+};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -23,7 +26,9 @@ pub(crate) fn layer_norm(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, weight.tensor, bias.tensor, activation);
+        return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
+            composed(x, weight, bias, activation)
+        });
     }
     let (_, features) = weight.tensor.dims2()?;
     let op = LayerNorm {

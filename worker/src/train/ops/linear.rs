@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::{column_sums, narrowed};
-use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
+use super::{
+    Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
+    compose_weighted,
+};
 use crate::train::element::Element;
 use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::simd;
@@ -24,7 +27,9 @@ pub(crate) fn linear(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, weight.tensor, bias.tensor, activation);
+        return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
+            composed(x, weight, bias, activation)
+        });
     }
     let (lanes, outputs, inputs) = weight.tensor.dims3()?;
     let op = Linear { lanes, x_lanes: x.dim(0)?, batch: x.dim(1)?, inputs, outputs, activation };

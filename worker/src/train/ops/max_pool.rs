@@ -6,14 +6,14 @@
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::window::{Window, Windows};
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd::{self, Vector, VectorLoop};
 
 /// Max pooling. `x`: `[lanes, batch, height, width, channels]`; gives `[lanes, batch, rows, columns, channels]`.
 pub(crate) fn max_pool(x: &Tensor, window: Window, tape: Option<&mut Tape>) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, window);
+        return compose_unary(x, tape, |x| composed(x, window));
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let windows = window.over(height, width, channels)?;

@@ -29,8 +29,8 @@ mod window;
 
 use candle_core::{Result, Shape, Tensor};
 
-pub use self::tape::{GradientSlot, Gradients, Tape};
-use self::tape::{apply_unary, apply_weighted};
+pub use self::tape::{GradientSlot, Tape};
+use self::tape::{apply_unary, apply_weighted, compose_unary, compose_weighted};
 pub use self::window::Window;
 use super::element::Element;
 
@@ -67,7 +67,7 @@ impl Activation {
 /// A parameter as an op takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaf<'a> {
-    /// Its values; not tracked where no gradient is wanted.
+    /// Its values.
     pub tensor: &'a Tensor,
     /// Where its gradient goes.
     pub gradient: &'a GradientSlot,

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-use super::{Activation, Tape, Unary, apply_unary};
+use super::{Activation, Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -11,7 +11,7 @@ pub(crate) fn relu(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
     if matches!(x.device(), Device::Cpu) {
         apply_unary(Relu { shape: x.shape().clone() }, x, tape)
     } else {
-        composed(x)
+        compose_unary(x, tape, composed)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use candle_core::{D, Device, Result, Shape, Tensor};
 
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -23,7 +23,7 @@ const OFFSET: f64 = 2.0;
 /// Local response normalisation. `x`: `[lanes, batch, height, width, channels]`.
 pub(crate) fn response_norm(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x);
+        return compose_unary(x, tape, composed);
     }
     apply_unary(ResponseNorm { channels: x.dim(D::Minus1)?, shape: x.shape().clone() }, x, tape)
 }

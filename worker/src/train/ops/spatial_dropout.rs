@@ -5,7 +5,7 @@
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::dropout::{Draw, factors};
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -16,7 +16,7 @@ pub(crate) fn spatial_dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape
     if matches!(x.device(), Device::Cpu) {
         apply_unary(SpatialDropout { shape: x.shape().clone(), channels, factors }, x, tape)
     } else {
-        composed(x, factors)
+        compose_unary(x, tape, |x| composed(x, factors))
     }
 }
 

@@ -1,15 +1,16 @@
-//! The backward pass of fused ops: each leaves on a [`Tape`] what it needs for its gradients.
+//! The backward pass: each op leaves on a [`Tape`] what it needs for its gradients.
 //!
 //! Candle's own graph could hold fused ops too, but it adds every gradient to a tensor of zeros,
-//! and keeps all activations until the end: on the CPU that is several passes over each of them.
-//! Models are chains of layers with at most two branches, for which a list played backwards is all
-//! it takes. Composed ops leave nothing here: they are in candle's graph.
+//! and keeps all activations until the end: that is several passes over each of them. Models are
+//! chains of layers with at most two branches, for which a list played backwards is all it takes.
+//! Only within an op that is composed of candle's is there a graph, of its own.
 
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, Var};
 
 use super::{InputGradient, Leaf, Saved, Unary, Weighted};
 use crate::train::element::{Element, Reading, by_dtype, modify};
@@ -17,26 +18,14 @@ use crate::train::simd;
 
 /// What a forward pass leaves for its backward pass.
 pub struct Tape {
-    steps: Vec<Box<dyn Step>>,
+    steps: Vec<Step>,
     /// Whether the gradient of the activations that the next op takes is asked for.
     input: InputGradient,
 }
 
-/// The gradients of a backward pass, for [`super::super::params::Parameter::take_gradient`].
-#[derive(Debug)]
-pub struct Gradients(Option<GradStore>);
-
-impl Gradients {
-    /// Those that candle's graph gave.
-    pub(crate) fn of_graph(store: GradStore) -> Self {
-        Self(Some(store))
-    }
-
-    /// Takes the gradient of a tensor out of candle's graph.
-    pub(crate) fn take(&mut self, tensor: &Tensor) -> Option<Tensor> {
-        self.0.as_mut()?.remove(tensor)
-    }
-}
+/// One op's part of the backward pass: from the gradient of its output to that of its input, where it
+/// is asked for. Gradients of parameters land in their slots.
+type Step = Box<dyn FnOnce(Tensor) -> Result<Option<Tensor>> + Send>;
 
 /// Where the gradient of a parameter lands in the backward pass of a fused op.
 #[derive(Clone, Debug, Default)]
@@ -48,16 +37,9 @@ impl GradientSlot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, gradient: Tensor) {
+    pub(crate) fn put(&self, gradient: Tensor) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
     }
-}
-
-/// One op's part of the backward pass.
-trait Step: Send {
-    /// From the gradient of the output to that of the input, where it is asked for. Gradients of
-    /// parameters land in their slots.
-    fn backward(self: Box<Self>, dy: Tensor) -> Result<Option<Tensor>>;
 }
 
 impl fmt::Debug for Tape {
@@ -82,15 +64,9 @@ impl Tape {
         Self::taking(self.input)
     }
 
-    /// The gradients of all parameters, from the losses of all lanes: `[lanes]`.
-    pub fn backward(self, losses: &Tensor) -> Result<Gradients> {
-        match losses.device() {
-            Device::Cpu => {
-                self.play(losses.ones_like()?)?;
-                Ok(Gradients(None))
-            }
-            Device::Cuda(_) | Device::Metal(_) => Ok(Gradients::of_graph(losses.sum_all()?.backward()?)),
-        }
+    /// Takes the gradients of all parameters to their slots, from the losses of all lanes: `[lanes]`.
+    pub fn backward(self, losses: &Tensor) -> Result<()> {
+        self.play(losses.ones_like()?).map(drop)
     }
 
     /// Plays the steps backwards, from the gradient of the last output to that of the first input.
@@ -99,7 +75,7 @@ impl Tape {
         for step in self.steps.into_iter().rev() {
             // An op is on the tape because something before it wants its gradient.
             let Some(dy) = gradient else { break };
-            gradient = step.backward(dy)?;
+            gradient = step(dy)?;
         }
         Ok(gradient)
     }
@@ -107,9 +83,24 @@ impl Tape {
     /// Adds the branches that two ways took from the same input, and whose outputs were added.
     pub(crate) fn join(&mut self, branches: [Self; 2]) {
         if self.input == InputGradient::Wanted || branches.iter().any(|branch| !branch.steps.is_empty()) {
-            self.steps.push(Box::new(Sum { branches }));
+            self.push(|dy| play_both(branches, dy));
             self.input = InputGradient::Wanted;
         }
+    }
+
+    /// Whether an op without parameters has to leave anything: not if nothing before it wants a gradient.
+    pub(super) fn takes_unary(&self) -> bool {
+        self.input == InputGradient::Wanted
+    }
+
+    /// Whether the gradient of the input of an op with parameters is asked for. That of its output is.
+    pub(super) fn take_weighted(&mut self) -> InputGradient {
+        mem::replace(&mut self.input, InputGradient::Wanted)
+    }
+
+    /// Leaves an op's part of the backward pass.
+    pub(super) fn push(&mut self, step: impl FnOnce(Tensor) -> Result<Option<Tensor>> + Send + 'static) {
+        self.steps.push(Box::new(step));
     }
 }
 
@@ -119,70 +110,19 @@ impl Default for Tape {
     }
 }
 
-struct UnaryStep<O> {
-    op: O,
-    x: Tensor,
-    y: Tensor,
-}
-
-impl<O: Unary> Step for UnaryStep<O> {
-    fn backward(self: Box<Self>, dy: Tensor) -> Result<Option<Tensor>> {
-        let Self { op, x, y } = *self;
-        by_dtype!(x.dtype(), T => {
-            let dx = {
-                let (x, y, dy) = (Reading::of(&x), Reading::of(&y), Reading::of(&dy));
-                op.backward::<T>(x.slice()?, y.slice()?, dy.slice()?)
-            };
-            Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
-        })
-    }
-}
-
-struct WeightedStep<O> {
-    op: O,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    y: Tensor,
-    slots: [GradientSlot; 2],
-    input: InputGradient,
-}
-
-impl<O: Weighted> Step for WeightedStep<O> {
-    fn backward(self: Box<Self>, dy: Tensor) -> Result<Option<Tensor>> {
-        let Self { op, x, weight, bias, y, slots: [weight_slot, bias_slot], input } = *self;
-        by_dtype!(x.dtype(), T => {
-            let gradients = {
-                let (x, weight, y, dy) = (Reading::of(&x), Reading::of(&weight), Reading::of(&y), Reading::of(&dy));
-                let saved = Saved { x: x.slice()?, weight: weight.slice()?, y: y.slice()?, dy: dy.slice()? };
-                op.backward::<T>(&saved, input)
-            };
-            weight_slot.put(Tensor::from_vec(gradients.weight, weight.shape(), weight.device())?);
-            bias_slot.put(Tensor::from_vec(gradients.bias, bias.shape(), bias.device())?);
-            gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
-        })
-    }
-}
-
-struct Sum {
-    branches: [Tape; 2],
-}
-
-impl Step for Sum {
-    fn backward(self: Box<Self>, dy: Tensor) -> Result<Option<Tensor>> {
-        let [first, second] = self.branches;
-        // Whatever a step gives is its own to change; without steps it is the gradient of the sum.
-        let is_own = !first.steps.is_empty();
-        let of_first = first.play(dy.clone())?;
-        let of_second = second.play(dy)?;
-        match (of_first, of_second) {
-            (Some(sum), Some(other)) if is_own => {
-                by_dtype!(sum.dtype(), T => add::<T>(&sum, &other))?;
-                Ok(Some(sum))
-            }
-            (Some(one), Some(other)) => (one + other).map(Some),
-            (one, other) => Ok(one.or(other)),
+/// The gradient of an input that two ways were taken from.
+fn play_both([first, second]: [Tape; 2], dy: Tensor) -> Result<Option<Tensor>> {
+    // Whatever a step gives is its own to change; without steps it is the gradient of the sum.
+    let is_own = !first.steps.is_empty();
+    let of_first = first.play(dy.clone())?;
+    let of_second = second.play(dy)?;
+    match (of_first, of_second) {
+        (Some(sum), Some(other)) if is_own && matches!(sum.device(), Device::Cpu) => {
+            by_dtype!(sum.dtype(), T => add::<T>(&sum, &other))?;
+            Ok(Some(sum))
         }
+        (Some(one), Some(other)) => (one + other).map(Some),
+        (one, other) => Ok(one.or(other)),
     }
 }
 
@@ -205,8 +145,17 @@ pub(super) fn apply_unary(mut op: impl Unary, x: &Tensor, tape: Option<&mut Tape
         let y = op.forward::<T>(Reading::of(&x).slice()?);
         Tensor::from_vec(y, op.output_shape(), x.device())
     })?;
-    if let Some(tape) = tape.filter(|tape| tape.input == InputGradient::Wanted) {
-        tape.steps.push(Box::new(UnaryStep { op, x, y: y.clone() }));
+    if let Some(tape) = tape.filter(|tape| tape.takes_unary()) {
+        let y = y.clone();
+        tape.push(move |dy| {
+            by_dtype!(x.dtype(), T => {
+                let dx = {
+                    let (x, y, dy) = (Reading::of(&x), Reading::of(&y), Reading::of(&dy));
+                    op.backward::<T>(x.slice()?, y.slice()?, dy.slice()?)
+                };
+                Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+            })
+        });
     }
     Ok(y)
 }
@@ -227,9 +176,84 @@ pub(super) fn apply_weighted(
     })?;
     if let Some(tape) = tape {
         let slots = [weight.gradient.clone(), bias.gradient.clone()];
-        let (weight, bias) = (weight.tensor.clone(), bias.tensor.clone());
-        let input = std::mem::replace(&mut tape.input, InputGradient::Wanted);
-        tape.steps.push(Box::new(WeightedStep { op, x, weight, bias, y: y.clone(), slots, input }));
+        let (weight, bias, y) = (weight.tensor.clone(), bias.tensor.clone(), y.clone());
+        let input = tape.take_weighted();
+        tape.push(move |dy| {
+            let [weight_slot, bias_slot] = slots;
+            by_dtype!(x.dtype(), T => {
+                let gradients = {
+                    let (x, weight) = (Reading::of(&x), Reading::of(&weight));
+                    let (y, dy) = (Reading::of(&y), Reading::of(&dy));
+                    let saved = Saved { x: x.slice()?, weight: weight.slice()?, y: y.slice()?, dy: dy.slice()? };
+                    op.backward::<T>(&saved, input)
+                };
+                weight_slot.put(Tensor::from_vec(gradients.weight, weight.shape(), weight.device())?);
+                bias_slot.put(Tensor::from_vec(gradients.bias, bias.shape(), bias.device())?);
+                gradients.x.map(|dx| Tensor::from_vec(dx, x.shape(), x.device())).transpose()
+            })
+        });
     }
     Ok(y)
+}
+
+/// Applies an op in candle's ops to activations.
+pub(super) fn compose_unary(
+    x: &Tensor,
+    tape: Option<&mut Tape>,
+    op: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let Some(tape) = tape.filter(|tape| tape.takes_unary()) else {
+        return op(x);
+    };
+    let x = Var::from_tensor(x)?;
+    let y = op(&x)?;
+    let result = y.detach();
+    tape.push(move |dy| Graph::of(&y, &dy)?.gradient(&x).map(Some));
+    Ok(result)
+}
+
+/// Applies an op in candle's ops to activations and its parameters.
+pub(super) fn compose_weighted(
+    x: &Tensor,
+    weight: Leaf<'_>,
+    bias: Leaf<'_>,
+    tape: Option<&mut Tape>,
+    op: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let Some(tape) = tape else {
+        return op(x, weight.tensor, bias.tensor);
+    };
+    let slots = [weight.gradient.clone(), bias.gradient.clone()];
+    let x = match tape.take_weighted() {
+        InputGradient::Wanted => Ok(Var::from_tensor(x)?),
+        InputGradient::Unwanted => Err(x.clone()),
+    };
+    let parameters = [Var::from_tensor(weight.tensor)?, Var::from_tensor(bias.tensor)?];
+    let y = op(x.as_ref().map_or_else(|x| x, Var::as_tensor), &parameters[0], &parameters[1])?;
+    let result = y.detach();
+    tape.push(move |dy| {
+        let mut graph = Graph::of(&y, &dy)?;
+        for (parameter, slot) in parameters.iter().zip(slots) {
+            slot.put(graph.gradient(parameter)?);
+        }
+        x.ok().map(|x| graph.gradient(&x)).transpose()
+    });
+    Ok(result)
+}
+
+/// What came of the graph of one composed op.
+struct Graph(GradStore);
+
+impl Graph {
+    /// From the op's result and its gradient.
+    fn of(y: &Tensor, dy: &Tensor) -> Result<Self> {
+        (y * dy)?.sum_all()?.backward().map(Self)
+    }
+
+    fn gradient(&mut self, of: &Tensor) -> Result<Tensor> {
+        match self.0.remove(of) {
+            Some(gradient) => gradient.contiguous(),
+            None => candle_core::bail!("a tensor of shape {:?} has no gradient", of.dims()),
+        }
+    }
 }

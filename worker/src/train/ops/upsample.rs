@@ -4,7 +4,7 @@
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-use super::{Tape, Unary, apply_unary};
+use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -17,7 +17,7 @@ pub(crate) fn upsample(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, to_height, to_width);
+        return compose_unary(x, tape, |x| composed(x, to_height, to_width));
     }
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let (rows, columns) = (mixtures(height, to_height), mixtures(width, to_width));

@@ -27,7 +27,6 @@ use self::rmsprop::RmsProp;
 use self::sgd::Sgd;
 use super::element::{Reading, modify};
 use super::hyper::{GradientSettings, Lane, OptimizerKind, UpdateSettings};
-use super::ops::Gradients;
 use super::params::{Parameter, Role};
 use super::simd;
 
@@ -66,15 +65,10 @@ impl Optimizer {
         Ok(Self { kind, updates, gradients, steps: 0, state })
     }
 
-    /// Updates all parameters with the gradients of a backward pass, each lane at its learning rate.
-    pub fn step(
-        &mut self,
-        parameters: &[Parameter],
-        mut gradients: Gradients,
-        learning_rates: &[f64],
-    ) -> Result<()> {
+    /// Updates all parameters with the gradients that a backward pass left, each lane at its learning rate.
+    pub fn step(&mut self, parameters: &[Parameter], learning_rates: &[f64]) -> Result<()> {
         self.steps += 1;
-        let take = |parameter: &Parameter| match parameter.take_gradient(&mut gradients) {
+        let take = |parameter: &Parameter| match parameter.take_gradient() {
             Some(gradient) => gradient.contiguous(),
             None => {
                 candle_core::bail!("a parameter of shape {:?} has no gradient", parameter.values().dims())

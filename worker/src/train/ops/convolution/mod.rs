@@ -12,7 +12,10 @@ use candle_core::{Device, Result, Shape, Tensor};
 
 use super::sums::narrowed;
 use super::window::{Window, Windows};
-use super::{Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted};
+use super::{
+    Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
+    compose_weighted,
+};
 use crate::train::element::Element;
 
 /// A convolution layer.
@@ -29,7 +32,9 @@ pub fn convolution(
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
     if !matches!(x.device(), Device::Cpu) {
-        return composed(x, weight.tensor, bias.tensor, window, activation);
+        return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
+            composed(x, weight, bias, window, activation)
+        });
     }
     let (x_lanes, batch, height, width, channels) = x.dims5()?;
     let (lanes, outputs, _) = weight.tensor.dims3()?;
