@@ -55,7 +55,13 @@ impl Stream {
 
     /// The generator at the start of this stream.
     pub fn generator(&self) -> ChaCha8Rng {
-        ChaCha8Rng::from_seed(*self.0.finalize().as_bytes())
+        ChaCha8Rng::from_seed(self.key())
+    }
+
+    /// The key of this stream's ChaCha8, for who makes the same numbers elsewhere: blocks count from 0, and
+    /// the nonce is 0.
+    pub fn key(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
     }
 }
 

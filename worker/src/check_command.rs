@@ -7,21 +7,37 @@ mod speed;
 
 use std::io::Write;
 
+use clap::builder::PossibleValuesParser;
+
+use self::compare::Comparison;
 use crate::train::TrainError;
-use crate::train::device::{DeviceChoice, DeviceError};
+use crate::train::device::{DeviceChoice, DeviceError, Opened};
 
 /// Settings of `fittingroom-worker check`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:
   fittingroom-worker check --device cuda:0
 
-Every model is compared with the CPU: its logits, the gradient of every parameter, and its weights after
-a few steps of every optimizer. Then a table shows how many images a second the device trains on, several
-trials at once (lanes) where they are of the same shape. Images and weights are drawn: no dataset is needed.")]
+Every model is compared with the CPU: its logits, the gradient of every parameter, and its weights \
+after a few steps of every optimizer. Then a table shows how many images a second the device trains on, \
+several trials at once (lanes) where they are of the same shape. Images and weights are drawn: no dataset \
+is needed.")]
 pub struct CheckArgs {
     /// What to check: cpu, cuda:N, metal or auto
     #[arg(long, env = "FITTINGROOM_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
+
+    /// Only this model
+    #[arg(long, env = "FITTINGROOM_MODEL", value_parser = PossibleValuesParser::new(compare::choices("model")))]
+    pub model: Option<String>,
+
+    /// Measure only with this many trials trained at once
+    #[arg(long, env = "FITTINGROOM_LANES", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub lanes: Option<u64>,
+
+    /// Measure only; leave out the comparison
+    #[arg(long, env = "FITTINGROOM_NO_COMPARE", conflicts_with = "no_speed")]
+    pub no_compare: bool,
 
     /// Compare only; leave out the table of speeds
     #[arg(long, env = "FITTINGROOM_NO_SPEED")]
@@ -64,19 +80,46 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
     if let Some(note) = &opened.note {
         writeln!(notes, "{note}")?;
     }
+    let is_asked_for = |model: &str| args.model.as_deref().is_none_or(|only| only == model);
+    if !args.no_compare {
+        let mut comparisons = compare::comparisons();
+        comparisons.retain(|comparison| is_asked_for(comparison.model()));
+        compare_all(&comparisons, &opened, args.json, out, notes)?;
+    }
+    if !args.no_speed {
+        writeln!(notes, "measuring {}", opened.choice)?;
+        if !args.json {
+            writeln!(out, "{}", speed::HEADING)?;
+        }
+        for load in speed::loads(args.lanes).filter(|load| is_asked_for(load.model())) {
+            let speed = load.measure(&opened)?;
+            match args.json {
+                true => writeln!(out, "{}", serde_json::json!(speed))?,
+                false => writeln!(out, "{speed}")?,
+            }
+            out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+fn compare_all(
+    comparisons: &[Comparison],
+    opened: &Opened,
+    as_json: bool,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Result<(), CheckCommandError> {
     writeln!(notes, "comparing {} with the CPU", opened.choice)?;
     let mut failed = 0;
-    let comparisons = compare::comparisons();
-    for comparison in &comparisons {
+    for comparison in comparisons {
         let difference = comparison.run(&opened.device)?;
         failed += usize::from(!difference.is_rounding());
-        match args.json {
-            true => writeln!(
-                out,
-                "{}",
-                serde_json::json!({ "comparison": comparison.name(), "difference": difference })
-            )?,
-            false => writeln!(out, "{:<44}{difference}", comparison.name())?,
+        if as_json {
+            let line = serde_json::json!({ "comparison": comparison.name(), "difference": difference });
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(out, "{:<44}{difference}", comparison.name())?;
         }
         out.flush()?;
     }
@@ -86,20 +129,6 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
             failed,
             compared: comparisons.len(),
         });
-    }
-    if !args.no_speed {
-        writeln!(notes, "measuring {}", opened.choice)?;
-        if !args.json {
-            writeln!(out, "{}", speed::HEADING)?;
-        }
-        for load in speed::loads() {
-            let speed = load.measure(&opened)?;
-            match args.json {
-                true => writeln!(out, "{}", serde_json::json!(speed))?,
-                false => writeln!(out, "{speed}")?,
-            }
-            out.flush()?;
-        }
     }
     Ok(())
 }

@@ -42,14 +42,18 @@ pub(super) struct Difference {
     weights: f64,
 }
 
-/// Every model with every normalisation, and every optimizer.
-pub(super) fn comparisons() -> Vec<Comparison> {
-    let choices = |name| match Parameter::find(name).map(|parameter| parameter.definition().domain) {
+/// The words that a hyperparameter can be.
+pub(super) fn choices(name: &str) -> &'static [&'static str] {
+    match Parameter::find(name).map(|parameter| parameter.definition().domain) {
         Ok(Domain::Choice(words)) => words,
         Ok(Domain::Number { .. } | Domain::Integer { .. } | Domain::Flag | Domain::Sizes { .. }) | Err(_) => {
             &[]
         }
-    };
+    }
+}
+
+/// Every model with every normalisation, and every optimizer.
+pub(super) fn comparisons() -> Vec<Comparison> {
     let models = choices("model").iter().flat_map(|&model| {
         choices("normalization")
             .iter()
@@ -61,6 +65,11 @@ pub(super) fn comparisons() -> Vec<Comparison> {
 }
 
 impl Comparison {
+    /// Which model it compares.
+    pub(super) fn model(&self) -> &'static str {
+        self.settings.iter().find(|(name, _)| *name == "model").map_or("", |(_, model)| model)
+    }
+
     /// Its settings, for people.
     pub(super) fn name(&self) -> String {
         self.settings.iter().map(|(_, value)| *value).collect::<Vec<_>>().join(", ")

@@ -41,13 +41,21 @@ pub(super) struct Speed {
     utilization: Option<f64>,
 }
 
-/// The table's rows.
-pub(super) fn loads() -> impl Iterator<Item = Load> {
+/// The table's rows, or those of so many lanes.
+pub(super) fn loads(lanes: Option<u64>) -> impl Iterator<Item = Load> {
     let models = [("fcn", 128), ("fcn", 512), ("lenet", 128), ("resnet", 128), ("alexnet", 128)];
-    models.into_iter().flat_map(|(model, batch)| [1, 4, 16, 64].map(|lanes| Load { model, batch, lanes }))
+    let lanes = lanes.map_or_else(|| vec![1, 4, 16, 64], |lanes| vec![lanes]);
+    models.into_iter().flat_map(move |(model, batch)| {
+        lanes.clone().into_iter().map(move |lanes| Load { model, batch, lanes })
+    })
 }
 
 impl Load {
+    /// Which model it trains.
+    pub(super) fn model(&self) -> &'static str {
+        self.model
+    }
+
     /// Trains for two epochs and measures the second.
     pub(super) fn measure(self, opened: &Opened) -> Result<Speed, TrainError> {
         let dataset = drawn(self.batch * (STEPS / self.lanes as usize).max(FEWEST_STEPS));

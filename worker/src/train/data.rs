@@ -7,6 +7,8 @@ use fittingroom_common::dataset::{Dataset, Part, Shape};
 use rand::seq::SliceRandom;
 
 use super::augment::{Changes, Frame, device, host};
+#[cfg(feature = "cuda")]
+use super::cuda::{File, Gpu, Grid};
 use super::hyper::{InputStandardization, Visiting};
 use super::ops::cross_entropy::Mixed;
 use super::rng;
@@ -187,10 +189,7 @@ impl<'a> Images<'a> {
     /// These images, in this order, standardised.
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
         let images = match &self.on_device {
-            Some(all) => {
-                let grey = all.index_select(&Tensor::new(indices, &self.device)?, 0)?;
-                self.input.composed(&grey.to_dtype(candle_core::DType::F32)?)?
-            }
+            Some(all) => self.gathered(all, &Tensor::new(indices, &self.device)?)?,
             None => self.on_host(self.standardized(indices.iter().map(|&index| self.grey(index))))?,
         };
         let labels = indices.iter().map(|&index| self.label(index)).collect();
@@ -232,6 +231,21 @@ impl<'a> Images<'a> {
             (labels, partners, 1.0 - mix.own_share)
         };
         Ok(Batch { images, labels, mixed: Some(Mixed { other, share }) })
+    }
+
+    /// Images that are on the device, standardised.
+    fn gathered(&self, all: &Tensor, indices: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let (Some(gpu), Standardization::Fixed { mean, deviation }) = (Gpu::on(&self.device), self.input) {
+            let (count, pixels) = (indices.elem_count(), self.height * self.width);
+            let images = gpu.empty((count, pixels))?;
+            let ((factor, offset), count) = (affine(mean, deviation), count * pixels);
+            let (kernel, sizes) = ((File::Activations, "gather_images"), [pixels, count]);
+            let numbers = [factor as f32, offset as f32];
+            gpu.launch(kernel, Grid::over(count), &[all, indices, &images], &sizes, &numbers)?;
+            return Ok(images);
+        }
+        self.input.composed(&all.index_select(indices, 0)?.to_dtype(candle_core::DType::F32)?)
     }
 
     fn grey(&self, index: u32) -> &[u8] {

@@ -90,7 +90,7 @@ impl DeviceChoice {
         };
         match self {
             Self::Cpu => opened(Ok(Device::Cpu)),
-            Self::Cuda(number) => opened(Device::new_cuda(number)),
+            Self::Cuda(number) => opened(Device::new_cuda(number).and_then(prepared)),
             Self::Metal => opened(Device::new_metal(0)),
             Self::Auto => {
                 let gpu = if candle_core::utils::cuda_is_available() {
@@ -107,6 +107,13 @@ impl DeviceChoice {
             }
         }
     }
+}
+
+/// A GPU as training wants it.
+fn prepared(device: Device) -> candle_core::Result<Device> {
+    #[cfg(feature = "cuda")]
+    super::cuda::keep_memory(&device)?;
+    Ok(device)
 }
 
 fn first_line(text: &str) -> String {

@@ -1,15 +1,26 @@
 //! Loss and accuracy: counted up over batches, and measured on images that are not trained on.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use super::cuda::Gpu;
 use super::data::{Batch, Images};
 use super::element::Reading;
 use super::model::Model;
 use super::ops::cross_entropy::{correct, cross_entropy};
+#[cfg(feature = "cuda")]
+use super::ops::cuda::tally;
 
-/// Images per forward pass of an evaluation: few enough for activations to stay in the cache.
-const BATCH: usize = 128;
+/// Images per forward pass of an evaluation.
+fn batch_on(device: &Device) -> usize {
+    match device {
+        // So few that activations stay in the cache.
+        Device::Cpu => 128,
+        // So many that a GPU has enough to do.
+        Device::Cuda(_) | Device::Metal(_) => 512,
+    }
+}
 
 /// Mean loss and share of right predictions of one lane. The loss may be infinite or NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,14 +66,19 @@ enum Sums {
     Device { loss: Tensor, correct: Tensor },
 }
 
+/// Of sums on a device: Apple's GPUs know no f64.
+fn dtype(device: &Device) -> DType {
+    if device.is_metal() { DType::F32 } else { DType::F64 }
+}
+
 impl Tally {
     /// Nothing counted yet.
     pub(crate) fn new(lanes: usize, device: &Device) -> Result<Self> {
         let sums = match device {
             Device::Cpu => Sums::Host { loss: vec![0.0; lanes], correct: vec![0.0; lanes] },
             Device::Cuda(_) | Device::Metal(_) => {
-                let zeros = Tensor::zeros(lanes, candle_core::DType::F32, device)?;
-                Sums::Device { loss: zeros.clone(), correct: zeros }
+                let zeros = || Tensor::zeros(lanes, dtype(device), device);
+                Sums::Device { loss: zeros()?, correct: zeros()? }
             }
         };
         Ok(Self { images: 0, sums })
@@ -78,7 +94,9 @@ impl Tally {
         let sums = match device {
             Device::Cpu => Sums::Host { loss, correct },
             Device::Cuda(_) | Device::Metal(_) => {
-                let on_device = |sums: Vec<f64>| Tensor::new(sums, device)?.to_dtype(candle_core::DType::F32);
+                let on_device = |sums: Vec<f64>| {
+                    Tensor::new(sums, &Device::Cpu)?.to_dtype(dtype(device))?.to_device(device)
+                };
                 Sums::Device { loss: on_device(loss)?, correct: on_device(correct)? }
             }
         };
@@ -110,8 +128,12 @@ impl Tally {
                 }
             }
             Sums::Device { loss: losses, correct: sum } => {
-                *losses = (&*losses + (loss.detach() * labels.len() as f64)?)?;
-                *sum = (&*sum + correct(&logits.detach(), labels)?)?;
+                #[cfg(feature = "cuda")]
+                if let Some(gpu) = Gpu::of(logits) {
+                    return tally(gpu, loss, logits, labels, [losses, sum]);
+                }
+                *losses = (&*losses + (loss.to_dtype(losses.dtype())? * labels.len() as f64)?)?;
+                *sum = (&*sum + correct(logits, labels)?.to_dtype(sum.dtype())?)?;
             }
         }
         Ok(())
@@ -146,7 +168,7 @@ impl Sums {
             Self::Host { loss, correct } => Ok((loss.clone(), correct.clone())),
             Self::Device { loss, correct } => {
                 let read = |sums: &Tensor| -> Result<Vec<f64>> {
-                    Ok(sums.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+                    sums.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
                 };
                 Ok((read(loss)?, read(correct)?))
             }
@@ -168,7 +190,7 @@ fn largest(numbers: &[f32]) -> usize {
 /// The class that the first lane of a model gives each of these images.
 pub fn predict(model: &Model, images: &Images<'_>, indices: &[u32]) -> Result<Vec<usize>> {
     let mut classes = Vec::with_capacity(indices.len());
-    for indices in indices.chunks(BATCH) {
+    for indices in indices.chunks(batch_on(model.device())) {
         let logits = model.evaluate(&images.batch(indices)?.images)?;
         classes.extend(logits.get(0)?.to_vec2::<f32>()?.iter().map(|logits| largest(logits)));
     }
@@ -185,7 +207,7 @@ pub fn evaluate(
 ) -> Result<Vec<LaneScore>> {
     let mut tally = Tally::new(lanes, device)?;
     let smoothing = vec![0.0; lanes];
-    for indices in indices.chunks(BATCH) {
+    for indices in indices.chunks(batch_on(model.device())) {
         let Batch { images, labels, .. } = images.batch(indices)?;
         let logits = model.evaluate(&images)?;
         tally.add(&cross_entropy(&logits, &labels, &smoothing, None)?, &logits, &labels)?;

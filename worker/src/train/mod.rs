@@ -12,6 +12,8 @@
 pub mod augment;
 pub mod average;
 pub mod checkpoint;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod data;
 pub mod device;
 pub mod early_stopping;

@@ -21,6 +21,9 @@ use crate::train::testing::{Settings, group};
 
 /// What rounding may do to whole models in f32, relative to the length of a gradient.
 const MODEL_ROUNDING: f64 = 5e-6;
+/// The same for gradients on a GPU, which rounds otherwise than the CPU for which the problems were chosen:
+/// there a ReLU or a pooling that is near the edge may go the other way.
+const GPU_ROUNDING: f64 = 1e-3;
 /// A gradient shorter than this part of the longest is zero but for rounding: biases before batch
 /// normalisation have no effect.
 const NO_EFFECT: f64 = 1e-9;
@@ -142,7 +145,7 @@ fn logits_and_gradients_of_whole_models_are_pytorchs() {
             for (which, (given, expected)) in probes(name, gradient).iter().zip(expected).enumerate() {
                 let error = (given - expected).abs() / scale;
                 assert!(
-                    error <= MODEL_ROUNDING,
+                    error <= if device().is_cpu() { MODEL_ROUNDING } else { GPU_ROUNDING },
                     "{row}, {name}, number {which}: {given}, not {expected}: off by {error:e}"
                 );
             }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::{Form, Golden, ROUNDING, check_op, fixture};
+use super::{Form, Golden, ROUNDING, check_op, device, fixture};
 use crate::train::ops::convolution::{self, convolution};
 use crate::train::ops::cross_entropy::{self, cross_entropy};
 use crate::train::ops::layer_norm::{self, layer_norm};
@@ -101,6 +101,10 @@ fn results_and_gradients_are_pytorchs() {
         let forms = if row == TIES { &[Form::Fused][..] } else { &[Form::Fused, Form::Composed] };
         for &form in forms {
             for rounding in ROUNDING {
+                // A GPU has kernels for f32 alone: in f64 it takes candle's ops.
+                if row == TIES && rounding.0 == DType::F64 && !device().is_cpu() {
+                    continue;
+                }
                 let labels = fixture.find(row, "labels");
                 check_op(&fixture, row, form, rounding, |form, x, leaves, tape| {
                     op.run(form, x, leaves, labels, tape)

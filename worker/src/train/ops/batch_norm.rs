@@ -10,6 +10,8 @@ use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
 };
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::{Element, Reading, append, by_dtype, modify};
 use crate::train::simd;
 
@@ -39,6 +41,10 @@ pub(crate) fn train(
     activation: Activation,
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        return super::cuda::batch_norm_train(gpu, x, weight, bias, running, activation, tape);
+    }
     if !matches!(x.device(), Device::Cpu) {
         return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
             composed(x, weight, bias, running, activation)
@@ -100,6 +106,10 @@ pub(crate) fn evaluate(
     running: Running<'_>,
     activation: Activation,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        return super::cuda::batch_norm_evaluate(gpu, x, weight, bias, running, activation);
+    }
     if matches!(x.device(), Device::Cpu) {
         let op = by_dtype!(x.dtype(), T => {
             let (mean, variance) = (Reading::of(running.mean), Reading::of(running.variance));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use candle_core::{D, DType, Device, Result, Shape, Tensor};
 
 use super::{Tape, Unary, apply_unary, compose_unary};
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::Element;
 
 /// Mean cross-entropy in nats per image, for each lane: `[lanes]`.
@@ -39,6 +41,10 @@ pub(crate) fn mixed_cross_entropy(
     smoothing: &[f64],
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(logits) {
+        return super::cuda::cross_entropy(gpu, logits, labels, mixed, smoothing, tape);
+    }
     if !matches!(logits.device(), Device::Cpu) {
         return compose_unary(logits, tape, |logits| mixed_composed(logits, labels, mixed, smoothing));
     }

@@ -6,6 +6,8 @@ use fittingroom_common::rng::Stream;
 use rand::RngCore;
 
 use super::{Tape, Unary, apply_unary, compose_unary};
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::Element;
 use crate::train::simd;
 
@@ -18,8 +20,23 @@ pub(crate) struct Draw {
     pub(crate) stream: Stream,
 }
 
+impl Draw {
+    /// A unit is dropped if its 16 random bits, as a number, are below this; what is kept is multiplied by
+    /// the other. What 16 bits cannot tell is rounded up or down by chance, so that each unit is dropped
+    /// with exactly the probability.
+    pub(super) fn threshold(&self, generator: &mut impl RngCore) -> (u32, f32) {
+        let chance = f64::from(generator.next_u32()) / 2f64.powi(32);
+        let threshold = (self.probability * 65_536.0 + chance) as u32;
+        (threshold, (1.0 / (1.0 - self.probability)) as f32)
+    }
+}
+
 /// Drops units of `x`: `[lanes, …]`, each lane by its own draws.
 pub(crate) fn dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        return super::cuda::dropout(gpu, x, lanes, tape);
+    }
     let size = x.elem_count() / lanes.len();
     let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, size)).collect();
     if matches!(x.device(), Device::Cpu) {
@@ -38,12 +55,8 @@ pub(super) fn factors(lane: &Draw, size: usize) -> Vec<f32> {
     if lane.probability == 0.0 {
         return vec![1.0; size];
     }
-    // A unit is dropped if its 16 random bits, as a number, are below this. What 16 bits cannot tell is
-    // rounded up or down by chance, so that each unit is dropped with exactly the probability.
     let mut generator = lane.stream.generator();
-    let chance = f64::from(generator.next_u32()) / 2f64.powi(32);
-    let threshold = (lane.probability * 65_536.0 + chance) as u32;
-    let kept = (1.0 / (1.0 - lane.probability)) as f32;
+    let (threshold, kept) = lane.threshold(&mut generator);
     let mut bytes = vec![0; size * 2];
     generator.fill_bytes(&mut bytes);
     let mut factors = vec![0.0; size];

@@ -9,6 +9,8 @@ use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
 };
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::Element;
 use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::simd;
@@ -26,6 +28,10 @@ pub(crate) fn linear(
     activation: Activation,
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        return super::cuda::linear(gpu, x, weight, bias, activation, tape);
+    }
     if !matches!(x.device(), Device::Cpu) {
         return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
             composed(x, weight, bias, activation)

@@ -7,16 +7,26 @@ use candle_core::{Device, Result, Shape, Tensor};
 
 use super::window::{Window, Windows};
 use super::{Tape, Unary, apply_unary, compose_unary};
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::Element;
 use crate::train::simd::{self, Vector, VectorLoop};
 
+/// The largest windows of the GPU's kernel, which keeps places in one byte.
+#[cfg(feature = "cuda")]
+const MOST_ON_GPU: usize = 16;
+
 /// Max pooling. `x`: `[lanes, batch, height, width, channels]`; gives `[lanes, batch, rows, columns, channels]`.
 pub(crate) fn max_pool(x: &Tensor, window: Window, tape: Option<&mut Tape>) -> Result<Tensor> {
+    let (lanes, batch, height, width, channels) = x.dims5()?;
+    let windows = window.over(height, width, channels)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x).filter(|_| window.size <= MOST_ON_GPU) {
+        return super::cuda::max_pool(gpu, x, windows, tape);
+    }
     if !matches!(x.device(), Device::Cpu) {
         return compose_unary(x, tape, |x| composed(x, window));
     }
-    let (lanes, batch, height, width, channels) = x.dims5()?;
-    let windows = window.over(height, width, channels)?;
     apply_unary(MaxPool { lanes, batch, windows, winners: Vec::new() }, x, tape)
 }
 

@@ -1,8 +1,9 @@
 //! The differentiable operations that models are made of, one small file each.
 //!
 //! Every op has two forms. The *fused* form is a few passes over slices, with its own backward: it
-//! runs on the CPU. The *composed* form is written in candle's differentiable ops: it runs on CUDA
-//! and Metal, and it is what the tests hold the fused form against.
+//! runs on the CPU. The *composed* form is written in candle's differentiable ops: it runs on GPUs,
+//! and it is what the tests hold the fused form against. On NVIDIA GPUs the ops that take most of the
+//! time have a third form, kernels of their own: see `cuda`.
 //!
 //! Activations carry the lanes first and the channels last: `[lanes, batch, features]` or
 //! `[lanes, batch, height, width, channels]`. Channels come last because then a convolution's
@@ -12,6 +13,8 @@ pub(crate) mod average_pool;
 pub(crate) mod batch_norm;
 pub mod convolution;
 pub(crate) mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod dropout;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;

@@ -3,11 +3,17 @@
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::{Activation, Tape, Unary, apply_unary, compose_unary};
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::Element;
 use crate::train::simd;
 
 /// ReLU of activations of any shape.
 pub(crate) fn relu(x: &Tensor, tape: Option<&mut Tape>) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        return super::cuda::relu(gpu, x, tape);
+    }
     if matches!(x.device(), Device::Cpu) {
         apply_unary(Relu { shape: x.shape().clone() }, x, tape)
     } else {

@@ -39,6 +39,12 @@ impl Update for Adadelta {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { learning_rate, weight_decay, rho, one_minus_rho, epsilon } = *self;
+        Some(("adadelta", vec![learning_rate, weight_decay, rho, one_minus_rho, epsilon]))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [square, changes, ..] = moments else { return missing("Adadelta", 2) };
         let root = |x: &Tensor| (x + f64::from(self.epsilon))?.sqrt();

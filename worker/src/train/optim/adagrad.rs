@@ -34,6 +34,12 @@ impl Update for Adagrad {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { learning_rate, weight_decay, epsilon } = *self;
+        Some(("adagrad", vec![learning_rate, weight_decay, epsilon]))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [sum, ..] = moments else { return missing("Adagrad", 1) };
         let g = (g + scaled(p, self.weight_decay)?)?;

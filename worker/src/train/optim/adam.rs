@@ -56,6 +56,14 @@ impl Update for Adam {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { shrink, weight_decay, one_minus_beta1, beta2, one_minus_beta2, .. } = *self;
+        let Self { inverse_root_correction, step_size, epsilon, .. } = *self;
+        let decays = [shrink, weight_decay, one_minus_beta1, beta2, one_minus_beta2];
+        Some(("adam", [&decays[..], &[inverse_root_correction, step_size, epsilon]].concat()))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [first, second, ..] = moments else { return missing("Adam", 2) };
         let g = (g + scaled(p, self.weight_decay)?)?;

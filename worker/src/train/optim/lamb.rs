@@ -70,6 +70,11 @@ impl Update for Lamb {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        None
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [first, second, ..] = moments else { return missing("LAMB", 2) };
         let first = (first + scaled(&(g - first)?, self.one_minus_beta1)?)?;

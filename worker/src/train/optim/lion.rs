@@ -40,6 +40,12 @@ impl Update for Lion {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { learning_rate, shrink, beta1, one_minus_beta1, beta2, one_minus_beta2 } = *self;
+        Some(("lion", vec![learning_rate, shrink, beta1, one_minus_beta1, beta2, one_minus_beta2]))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [mean, ..] = moments else { return missing("Lion", 1) };
         let direction = (scaled(mean, self.beta1)? + scaled(g, self.one_minus_beta1)?)?.sign()?;

@@ -5,9 +5,27 @@
 //! What is done to gradients before that is in `gradient`; where learning rates come from is in
 //! [`super::schedule`].
 
+/// Evaluates an expression with `$rule` standing for the update that a rule holds.
+macro_rules! by_rule {
+    ($of:expr, $rule:ident => $body:expr) => {
+        match $of {
+            Rule::Sgd($rule) => $body,
+            Rule::RmsProp($rule) => $body,
+            Rule::Adagrad($rule) => $body,
+            Rule::Adadelta($rule) => $body,
+            Rule::Adam($rule) => $body,
+            Rule::NAdam($rule) => $body,
+            Rule::Lamb($rule) => $body,
+            Rule::Lion($rule) => $body,
+        }
+    };
+}
+
 mod adadelta;
 mod adagrad;
 mod adam;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod gradient;
 mod lamb;
 mod lion;
@@ -76,8 +94,12 @@ impl Optimizer {
         };
         let gradients = parameters.iter().map(take).collect::<Result<Vec<Tensor>>>()?;
         let gradients = gradient::prepared(&self.gradients, parameters, gradients)?;
-        let (weights, others) =
-            (self.rules(Role::Weight, learning_rates), self.rules(Role::BiasOrNorm, learning_rates));
+        let rules_of = |role| self.rules(role, learning_rates);
+        let (weights, others) = (rules_of(Role::Weight), rules_of(Role::BiasOrNorm));
+        #[cfg(feature = "cuda")]
+        if let Some(done) = cuda::step(parameters, &gradients, &self.state, [&weights, &others]) {
+            return done;
+        }
         for ((parameter, gradient), state) in parameters.iter().zip(&gradients).zip(&self.state) {
             let rules = match parameter.role() {
                 Role::Weight => &weights,
@@ -137,6 +159,9 @@ struct Updated {
 trait Update {
     /// On the CPU, in place.
     fn fused(&self, p: &mut [f32], g: &[f32], moments: Moments<'_>);
+    /// The kernel for NVIDIA GPUs, and the numbers that it takes of each lane; `None` if there is none.
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)>;
     /// In candle's ops, on other devices.
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated>;
 }
@@ -167,22 +192,6 @@ impl Rule {
             OptimizerKind::Lion => Self::Lion(Lion::of(settings, now)),
         }
     }
-}
-
-/// Evaluates an expression with `$rule` standing for the update that a rule holds.
-macro_rules! by_rule {
-    ($of:expr, $rule:ident => $body:expr) => {
-        match $of {
-            Rule::Sgd($rule) => $body,
-            Rule::RmsProp($rule) => $body,
-            Rule::Adagrad($rule) => $body,
-            Rule::Adadelta($rule) => $body,
-            Rule::Adam($rule) => $body,
-            Rule::NAdam($rule) => $body,
-            Rule::Lamb($rule) => $body,
-            Rule::Lion($rule) => $body,
-        }
-    };
 }
 
 /// The update on the CPU.

@@ -66,6 +66,15 @@ impl Update for NAdam {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { weight_decay, one_minus_beta1, beta2, one_minus_beta2, .. } = *self;
+        let Self { inverse_root_correction, gradient_step, momentum_step, epsilon, .. } = *self;
+        let decays = [weight_decay, one_minus_beta1, beta2, one_minus_beta2];
+        let steps = [inverse_root_correction, gradient_step, momentum_step, epsilon];
+        Some(("nadam", [decays, steps].concat()))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [first, second, ..] = moments else { return missing("NAdam", 2) };
         let g = (g + scaled(p, self.weight_decay)?)?;

@@ -69,6 +69,14 @@ impl Update for RmsProp {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { learning_rate, weight_decay, momentum, alpha, one_minus_alpha, epsilon, centered } = *self;
+        let centered = f32::from(centered);
+        let numbers = vec![learning_rate, weight_decay, momentum, alpha, one_minus_alpha, epsilon, centered];
+        Some(("rmsprop", numbers))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let [square, others @ ..] = moments else { return missing("RMSProp", 1) };
         let g = (g + scaled(p, self.weight_decay)?)?;

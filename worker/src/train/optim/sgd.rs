@@ -47,6 +47,13 @@ impl Update for Sgd {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self) -> Option<(&'static str, Vec<f32>)> {
+        let Self { learning_rate, weight_decay, momentum, form } = *self;
+        let nesterov = f32::from(form == MomentumForm::Nesterov);
+        Some(("sgd", vec![learning_rate, weight_decay, momentum, nesterov]))
+    }
+
     fn composed(&self, p: &Tensor, g: &Tensor, moments: &[Tensor]) -> Result<Updated> {
         let g = (g + scaled(p, self.weight_decay)?)?;
         let [buffer, ..] = moments else {

@@ -16,6 +16,8 @@ use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
 };
+#[cfg(feature = "cuda")]
+use crate::train::cuda::Gpu;
 use crate::train::element::Element;
 
 /// A convolution layer.
@@ -31,14 +33,18 @@ pub fn convolution(
     activation: Activation,
     tape: Option<&mut Tape>,
 ) -> Result<Tensor> {
+    let (x_lanes, batch, height, width, channels) = x.dims5()?;
+    let windows = window.over(height, width, channels)?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::of(x) {
+        return super::cuda::convolution(gpu, x, weight, bias, windows, activation, tape);
+    }
     if !matches!(x.device(), Device::Cpu) {
         return compose_weighted(x, weight, bias, tape, |x, weight, bias| {
             composed(x, weight, bias, window, activation)
         });
     }
-    let (x_lanes, batch, height, width, channels) = x.dims5()?;
     let (lanes, outputs, _) = weight.tensor.dims3()?;
-    let windows = window.over(height, width, channels)?;
     let geometry = Geometry { batch, outputs, windows, activation };
     apply_weighted(Convolution { lanes, x_lanes, geometry }, x, weight, bias, tape)
 }
