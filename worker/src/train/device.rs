@@ -112,7 +112,7 @@ impl DeviceChoice {
 /// A GPU as training wants it.
 fn prepared(device: Device) -> candle_core::Result<Device> {
     #[cfg(feature = "cuda")]
-    super::cuda::keep_memory(&device)?;
+    super::cuda::prepare(&device)?;
     Ok(device)
 }
 

@@ -221,14 +221,19 @@ impl<'a> Gpu<'a> {
     }
 }
 
-/// Lets a GPU keep the memory that tensors leave, for the next ones: by default each time that the
-/// stream runs empty it all goes back to the system, which takes longer than a training step.
-pub(crate) fn keep_memory(device: &Device) -> Result<()> {
+/// Makes a GPU ready for work that is asked for faster than by default.
+///
+/// It keeps the memory that tensors leave, for the next ones: otherwise all goes back to the system each
+/// time that the stream runs empty, which takes longer than a training step. And no events are made to keep
+/// streams apart, two for every tensor, for there is one stream.
+pub(crate) fn prepare(device: &Device) -> Result<()> {
     let Device::Cuda(device) = device else { return Ok(()) };
     let stream = device.cuda_stream();
     let mut keep = u64::MAX;
-    // SAFETY: the device exists, for its context does, and the attribute takes a number of 64 bits.
+    // SAFETY: the device exists, for its context does; the attribute takes a number of 64 bits; and all work
+    // with the device, here and in candle, is asked for on its one stream.
     unsafe {
+        device.disable_event_tracking();
         let mut pool = std::ptr::null_mut();
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device())

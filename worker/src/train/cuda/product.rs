@@ -98,9 +98,9 @@ pub(crate) fn multiply_rows(gpu: Gpu<'_>, left: &Tensor, right: &Tensor) -> Resu
 fn parts(rows: usize, outputs: usize, inputs: usize) -> usize {
     /// What a block makes of a result, about, and how many blocks keep a GPU busy.
     const TILE: usize = 64;
-    const BLOCKS: usize = 128;
+    const BLOCKS: usize = 512;
     /// Fewest rows that are worth a product.
-    const FEWEST: usize = 256;
+    const FEWEST: usize = 512;
     let tiles = outputs.div_ceil(TILE) * inputs.div_ceil(TILE);
     let most = (BLOCKS / tiles.max(1)).min(rows / FEWEST).max(1);
     (1..=most).rev().find(|parts| rows.is_multiple_of(*parts)).unwrap_or(1)

@@ -257,3 +257,57 @@ impl Graph {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::ops::testing::{flat, numbers};
+    use crate::train::ops::{Activation, linear, relu};
+
+    /// The gradients of `weight`, of `bias` and, where it is asked for, of `x`, after a layer and a ReLU.
+    fn gradients(input: InputGradient, is_composed: bool) -> (Vec<f64>, [Vec<f64>; 2], Option<Vec<f64>>) {
+        let (x, dy) = (numbers("x", &[2, 3, 4]), numbers("dy", &[2, 3, 5]));
+        let (weight, bias) = (numbers("weight", &[2, 5, 4]), numbers("bias", &[2, 5]));
+        let slots = [GradientSlot::default(), GradientSlot::default()];
+        let (weight, bias) =
+            (Leaf { tensor: &weight, gradient: &slots[0] }, Leaf { tensor: &bias, gradient: &slots[1] });
+        let mut tape = Tape::taking(input);
+        let y = if is_composed {
+            let y = compose_weighted(&x, weight, bias, Some(&mut tape), |x, weight, bias| {
+                linear::composed(x, weight, bias, Activation::Identity)
+            });
+            compose_unary(&y.expect("good"), Some(&mut tape), relu::composed)
+        } else {
+            let y = linear::linear(&x, weight, bias, Activation::Identity, Some(&mut tape));
+            relu::relu(&y.expect("good"), Some(&mut tape))
+        };
+        let dx = tape.play(dy).expect("gradients");
+        (
+            flat(&y.expect("good")),
+            slots.map(|slot| flat(&slot.take().expect("a gradient"))),
+            dx.map(|dx| flat(&dx)),
+        )
+    }
+
+    #[test]
+    fn composed_ops_leave_the_gradients_of_fused_ones() {
+        for input in [InputGradient::Wanted, InputGradient::Unwanted] {
+            let (fused, composed) = (gradients(input, false), gradients(input, true));
+            assert_eq!(composed.2.is_some(), input == InputGradient::Wanted);
+            let all = |(y, [weight, bias], x): (Vec<f64>, [Vec<f64>; 2], Option<Vec<f64>>)| {
+                [y, weight, bias, x.unwrap_or_default()].concat()
+            };
+            let (fused, composed) = (all(fused), all(composed));
+            assert_eq!(fused.len(), composed.len());
+            let apart = fused.iter().zip(&composed).map(|(fused, composed)| (fused - composed).abs());
+            assert!(apart.fold(0.0, f64::max) < 1e-14);
+        }
+    }
+
+    #[test]
+    fn a_composed_op_of_images_leaves_nothing_unless_it_has_parameters() {
+        let mut tape = Tape::new();
+        compose_unary(&numbers("x", &[2, 3]), Some(&mut tape), relu::composed).expect("good");
+        assert!(tape.steps.is_empty());
+    }
+}
