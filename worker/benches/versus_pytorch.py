@@ -6,6 +6,8 @@
         --program target/release/fittingroom-worker --data /usr/share/datasets/fashion-mnist \
         --peak "$(cargo bench -q -p fittingroom-worker --bench ops -- peak)"
 
+On a GPU (--device cuda:0 --images 30000) both sides run there, one trial at a time, without TF32.
+
 Both sides run on one thread of the same core, in alternation, a few seconds each: whatever else the
 machine does hits both, and only the ratio means something on a busy one. A round is two epochs over the
 first training images of the dataset, of which the second is timed: without the start of a process,
@@ -122,21 +124,23 @@ def peak_bytes(process):
     return 1024 * max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), default=0)
 
 
-def pytorch(connection, name, initial, split, images, labels, batch_size, device):
-    """PyTorch's side, in a process of its own: a round for every message."""
+def pytorch(connection, name, initial, parts, batch_size, device):
+    """PyTorch's side, in a process of its own: a round for every message, which names the part of the dataset."""
     torch.set_num_threads(1)
     # The same arithmetic: no products of numbers cut to 10 bits.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    grey = torch.tensor(images, dtype=torch.float64) / 255
-    training = split["training"]
-    of_training = grey[training]
-    x = ((grey - of_training.mean()) / of_training.std(correction=0)).float().unsqueeze(1).to(device)
-    y = torch.tensor(labels, dtype=torch.int64).to(device)
-    training = torch.as_tensor(training).to(device)
-    del grey, of_training
+    data = []
+    for images, labels, split in parts:
+        grey = torch.tensor(images, dtype=torch.float64) / 255
+        training = split["training"]
+        of_training = grey[training]
+        x = ((grey - of_training.mean()) / of_training.std(correction=0)).float().unsqueeze(1)
+        data.append((x.to(device), torch.tensor(labels, dtype=torch.int64).to(device), training.to(device)))
+    del parts, images, labels, grey, of_training
     connection.send("ready")
-    while connection.recv():
+    while (part := connection.recv()) is not None:
+        x, y, training = data[part]
         model = MODELS[name].module().to(device)
         model.load_state_dict(safetensors.torch.load_file(initial))
         model.train()
@@ -177,29 +181,38 @@ def fitting_room(program, data, settings, initial, device):
 def compare(name, model, batch_size, arguments):
     """Prints a row; whether both sides came to the same losses."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = pathlib.Path(temporary)
-        images, labels = subset(arguments.data, folder, arguments.images or model.images, 100)
-        split = printed_split(arguments.program, folder)
+        folders, parts = [], []
+        for count in [model.images] + ([arguments.images] if arguments.images else []):
+            folders.append(pathlib.Path(temporary) / str(count))
+            folders[-1].mkdir(exist_ok=True)
+            images, labels = subset(arguments.data, folders[-1], count, 100)
+            parts.append((images, labels, printed_split(arguments.program, folders[-1])))
         torch.manual_seed(1)
-        module, initial = model.module(), folder / "initial.safetensors"
+        module, initial = model.module(), pathlib.Path(temporary) / "initial.safetensors"
         safetensors.torch.save_file(module.state_dict(), initial)
         settings = {"optimizer": "adam", "learning_rate": 0.001, "epsilon": EPSILON, "batch_size": batch_size}
-        ours, theirs = [], []
         # Not forked: the memory of this process would count as its own.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        side = (there, name, initial, split, images, labels, batch_size, arguments.device)
+        side = (there, name, initial, parts, batch_size, arguments.device)
         process = context.Process(target=pytorch, args=side, daemon=True)
         process.start()
         here.recv()
-        for _ in range(arguments.rounds):
-            ours.append(fitting_room(arguments.program, folder, {**settings, **model.settings}, initial, arguments.device))
-            here.send(True)
-            theirs.append(here.recv())
-        here.send(False)
+
+        def round_of(part):
+            ours = fitting_room(
+                arguments.program, folders[part], {**settings, **model.settings}, initial, arguments.device
+            )
+            here.send(part)
+            return ours, here.recv()
+
+        # Both warm up on the way.
+        checked = round_of(0)
+        ours, theirs = zip(*(round_of(len(parts) - 1) for _ in range(arguments.rounds)))
+        here.send(None)
         process.join()
 
-    apart = max(abs(our / their - 1) for our, their in zip(ours[0].losses, theirs[0].losses))
+    apart = max(abs(our / their - 1) for our, their in zip(*(side.losses for side in checked)))
     speed = statistics.median(it.images_per_second for it in ours)
     ratios = sorted(our.images_per_second / their.images_per_second for our, their in zip(ours, theirs))
     rate = operations(module) * speed / 1e9
@@ -222,7 +235,7 @@ def main():
     arguments.add_argument("--peak", type=float, help="GFLOP/s of the fastest matrix product on this core")
     arguments.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
     arguments.add_argument("--device", default="cpu", help="where both train: cpu or cuda:N (default: cpu)")
-    arguments.add_argument("--images", type=int, help="images of the dataset to take (default: by model)")
+    arguments.add_argument("--images", type=int, help="images of the dataset to time, after the losses were compared with fewer (default: as many as those)")
     arguments.add_argument("--only", default="", help="models whose name contains this")
     arguments = arguments.parse_args()
     arguments.program = arguments.program.resolve()
