@@ -121,7 +121,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub enum Outcome {
     /// All epochs are done, or no lane is left to train.
-    Finished(Trained),
+    Finished(Box<Trained>),
     /// The caller stopped it.
     Stopped,
 }
@@ -315,7 +315,7 @@ fn run(
         }
     }
     let (model, lanes) = state.finish()?;
-    Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes }))
+    Ok(Outcome::Finished(Trained { model, images, input: data.input, lanes }.into()))
 }
 
 impl Testing {
