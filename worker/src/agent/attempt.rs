@@ -14,7 +14,7 @@ use std::time::Duration;
 use fittingroom_common::checkpoint::CheckpointPlace;
 use fittingroom_common::trial::{Failure, FailureReason, Score};
 use fittingroom_common::work::{Assignment, Outcome, Work};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::held::Hold;
 use super::keeper::Keeper;
@@ -258,6 +258,7 @@ impl Run<'_> {
     ) -> Option<Driven> {
         let end = match (event, command) {
             (Event::Progress { epoch, step, steps, .. }, _) => {
+                debug!(epoch, step, steps, "training moves");
                 if let Some(progress) = words::progress(*epoch, *step, *steps) {
                     self.hold.progress(progress);
                 }

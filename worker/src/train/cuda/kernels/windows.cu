@@ -35,6 +35,21 @@ __device__ __forceinline__ void add(float4 &sum, float4 number) {
     sum.x += number.x, sum.y += number.y, sum.z += number.z, sum.w += number.w;
 }
 
+// Takes each window that a pixel is in, and the pixel's place in it, always in the same order.
+template <typename Take>
+__device__ __forceinline__ void each_window(int row, int column, int rows, int columns, int size, int stride,
+                                            int padding, Take take) {
+    for (int inner_row = 0; inner_row < size; ++inner_row) {
+        int first = row + padding - inner_row;
+        if (first < 0 || first % stride != 0 || first / stride >= rows) continue;
+        for (int inner_column = 0; inner_column < size; ++inner_column) {
+            int left = column + padding - inner_column;
+            if (left < 0 || left % stride != 0 || left / stride >= columns) continue;
+            take(first / stride * columns + left / stride, inner_row * size + inner_column);
+        }
+    }
+}
+
 // The way back: every pixel is the sum of the places of windows that were taken from it.
 template <typename T>
 __device__ void fold_windows(const T *y, T *x, int height, int width, int channels, int rows, int columns,
@@ -42,20 +57,13 @@ __device__ void fold_windows(const T *y, T *x, int height, int width, int channe
     int patch = size * size * channels, of_image = height * width * channels;
     int i = thread_index();
     if (i >= of_image) return;
-    int channel = i % channels, row = i / channels / width + padding, column = i / channels % width + padding;
+    int channel = i % channels, row = i / channels / width, column = i / channels % width;
     for (int image = blockIdx.y; image < images; image += gridDim.y) {
-        const T *from = y + (size_t)image * rows * columns * patch;
+        const T *from = y + (size_t)image * rows * columns * patch + channel;
         T sum = nothing;
-        for (int inner_row = 0; inner_row < size; ++inner_row) {
-            int first = row - inner_row;
-            if (first < 0 || first % stride != 0 || first / stride >= rows) continue;
-            for (int inner_column = 0; inner_column < size; ++inner_column) {
-                int left = column - inner_column;
-                if (left < 0 || left % stride != 0 || left / stride >= columns) continue;
-                int window = first / stride * columns + left / stride;
-                add(sum, from[(size_t)window * patch + (inner_row * size + inner_column) * channels + channel]);
-            }
-        }
+        each_window(row, column, rows, columns, size, stride, padding, [&](int window, int place) {
+            add(sum, from[(size_t)window * patch + place * channels]);
+        });
         x[(size_t)image * of_image + i] = sum;
     }
 }
@@ -102,19 +110,14 @@ KERNEL max_pool_gradient(const float *dy, const unsigned char *winners, float *d
     int of_image = height * width * channels, of_result = rows * columns * channels;
     int i = thread_index();
     if (i >= of_image) return;
-    int channel = i % channels, row = i / channels / width + padding, column = i / channels % width + padding;
+    int channel = i % channels, row = i / channels / width, column = i / channels % width;
     for (int image = blockIdx.y; image < images; image += gridDim.y) {
+        size_t results = (size_t)image * of_result + channel;
         float sum = 0.0f;
-        for (int inner_row = 0; inner_row < size; ++inner_row) {
-            int first = row - inner_row;
-            if (first < 0 || first % stride != 0 || first / stride >= rows) continue;
-            for (int inner_column = 0; inner_column < size; ++inner_column) {
-                int left = column - inner_column;
-                if (left < 0 || left % stride != 0 || left / stride >= columns) continue;
-                size_t at = (size_t)image * of_result + (first / stride * columns + left / stride) * channels + channel;
-                if (winners[at] == inner_row * size + inner_column) sum += dy[at];
-            }
-        }
+        each_window(row, column, rows, columns, size, stride, padding, [&](int window, int place) {
+            size_t at = results + (size_t)window * channels;
+            if (winners[at] == place) sum += dy[at];
+        });
         dx[(size_t)image * of_image + i] = sum;
     }
 }
