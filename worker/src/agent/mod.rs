@@ -3,6 +3,7 @@
 //! ```text
 //! run ──┬─ heartbeat            one task; renews leases, learns what is to be dropped
 //!       ├─ vitals               one task; tells systemd that the worker works, if it wants to know
+//!       ├─ gpu                  one thread where there are GPUs; asks their driver how busy they are
 //!       └─ slot 0, 1, …         a task each: lease ─► Run ─► complete
 //!            ├─ seat ─ trainer  the child process, kept from attempt to attempt
 //!            ├─ cache           datasets and models on disk, shared by the slots
@@ -22,6 +23,7 @@ mod device;
 mod ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gpu;
 mod heartbeat;
 mod held;
 mod keeper;
@@ -61,6 +63,7 @@ pub use trainer::TrainerProgram;
 use cache::Cache;
 use connection::Connection;
 use ending::Ending;
+use gpu::GpuWatch;
 use held::HeldTable;
 use seat::Seat;
 use session::Session;
@@ -132,6 +135,8 @@ pub(crate) struct Shared {
     session: Arc<Session>,
     cache: Cache,
     table: HeldTable,
+    /// On the GPUs that are trained on, if there are any.
+    gpus: Option<GpuWatch>,
     ending: Ending,
     timing: Timing,
     service_manager: ServiceManager,
@@ -181,6 +186,7 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         session: Arc::new(session),
         cache,
         table,
+        gpus: GpuWatch::on(&devices.slots),
         ending,
         timing: timing.clone(),
         service_manager,
@@ -203,7 +209,7 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         ended = heartbeat => ended,
     }?;
     // Tells the coordinator that nothing is held, rather than let it wait for the leases to end.
-    let farewell = shared.session.connection.heartbeat(&[], true, FAREWELL_DEADLINE);
+    let farewell = shared.session.connection.heartbeat(&[], &[], true, FAREWELL_DEADLINE);
     let _ = farewell.await;
     info!("worker ends");
     Ok(())
