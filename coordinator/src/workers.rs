@@ -243,3 +243,41 @@ impl Workers {
         totals
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fittingroom_common::gpu::GpuWords;
+
+    use super::*;
+
+    #[test]
+    fn gpus_are_remembered_of_so_many_connected_workers() {
+        let workers = Workers::new(Duration::from_secs(10));
+        let at = |seconds: i64| Timestamp::from_millis(1000 * seconds);
+        let words = GpuWords::sanitised("x");
+        let gpu = GpuLoad { number: 0, uuid: words.clone(), name: words, utilization: None, memory: None };
+        let join = |number: usize, now| {
+            let info = WorkerInfo {
+                id: WorkerId::new(number as u128),
+                name: Name::sanitised("x"),
+                slots: 1,
+                device: String::new(),
+                program_version: String::new(),
+            };
+            workers.register(info, None, now).expect("joins");
+        };
+        let tell = |number: usize, now| {
+            let told = workers.note_gpus(WorkerId::new(number as u128), vec![gpu.clone()], now);
+            told.map(|()| workers.gpus(now).len())
+        };
+        assert_eq!(tell(0, at(0)), Err(WorkerError::Unknown));
+        (0..=MOST_GPU_WORKERS).for_each(|number| join(number, at(0)));
+        for number in 0..=MOST_GPU_WORKERS {
+            assert_eq!(tell(number, at(1)), Ok((number + 1).min(MOST_GPU_WORKERS)));
+        }
+        assert_eq!(tell(0, at(2)), Ok(MOST_GPU_WORKERS), "those who are told of go on to be");
+        join(MOST_GPU_WORKERS, at(5));
+        assert_eq!(workers.gpus(at(12)), [], "they are gone with their workers");
+        assert_eq!(tell(MOST_GPU_WORKERS, at(12)), Ok(1), "and leave room to others");
+    }
+}

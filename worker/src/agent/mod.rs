@@ -57,13 +57,13 @@ use tracing::{Instrument, error_span, info, warn};
 
 pub use cache::CacheError;
 pub use device::{Device, DeviceError, Devices};
+pub use gpu::{GpuSource, GpuWatch};
 pub use timing::Timing;
 pub use trainer::TrainerProgram;
 
 use cache::Cache;
 use connection::Connection;
 use ending::Ending;
-use gpu::GpuWatch;
 use held::HeldTable;
 use seat::Seat;
 use session::Session;
@@ -80,6 +80,8 @@ pub struct Config {
     pub name: Name,
     /// What to train on.
     pub devices: Devices,
+    /// Who watches how busy those are that are GPUs.
+    pub gpus: Option<GpuWatch>,
     /// Where datasets and models are kept; other agents may use it too.
     pub cache: PathBuf,
     /// What to run as trainers.
@@ -135,7 +137,6 @@ pub(crate) struct Shared {
     session: Arc<Session>,
     cache: Cache,
     table: HeldTable,
-    /// On the GPUs that are trained on, if there are any.
     gpus: Option<GpuWatch>,
     ending: Ending,
     timing: Timing,
@@ -152,7 +153,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 }
 
 async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let Config { coordinator, access, name, devices, cache, trainer, timing, service_manager } = config;
+    let Config { coordinator, access, name, devices, gpus, cache, trainer, timing, service_manager } = config;
     let worker = WorkerInfo {
         id: draw_id()?,
         name,
@@ -186,7 +187,7 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         session: Arc::new(session),
         cache,
         table,
-        gpus: GpuWatch::on(&devices.slots),
+        gpus,
         ending,
         timing: timing.clone(),
         service_manager,

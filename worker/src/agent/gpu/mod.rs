@@ -20,7 +20,7 @@ use self::nvidia::Nvidia;
 use super::device::Device;
 
 /// Who knows how busy GPUs are.
-trait GpuSource {
+pub trait GpuSource {
     /// How busy they are now, without those that do not answer. May take as long as it likes.
     fn sample(&mut self) -> Vec<GpuLoad>;
 }
@@ -32,16 +32,16 @@ struct Sample {
     gpus: Vec<GpuLoad>,
 }
 
-/// A thread that asks a source whenever that is wished, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct GpuWatch {
+/// A thread that asks a source whenever that is wished, until this and its clones are dropped.
+#[derive(Clone, Debug)]
+pub struct GpuWatch {
     wishes: SyncSender<()>,
     newest: Arc<Mutex<Option<Sample>>>,
 }
 
 impl GpuWatch {
     /// Watches the NVIDIA GPUs among these devices, if there are any.
-    pub(crate) fn on(devices: &[Device]) -> Option<Self> {
+    pub fn on(devices: &[Device]) -> Option<Self> {
         let number = |device: &Device| match device {
             Device::Cuda(number) => u32::try_from(*number).ok(),
             Device::Cpu | Device::Metal => None,
@@ -51,7 +51,7 @@ impl GpuWatch {
     }
 
     /// Watches the source that is opened, in the thread. Where there is none, nothing is ever known.
-    fn start<S: GpuSource>(open: impl FnOnce() -> Option<S> + Send + 'static) -> Self {
+    pub fn start<S: GpuSource>(open: impl FnOnce() -> Option<S> + Send + 'static) -> Self {
         let (wishes, wished) = sync_channel(1);
         let newest = Arc::new(Mutex::new(None));
         let known = Arc::clone(&newest);
