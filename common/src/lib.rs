@@ -12,6 +12,7 @@ pub mod dataset;
 pub mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod gpu;
 pub mod hyperparameter;
 pub mod id;
 pub mod length;

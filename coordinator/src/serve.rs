@@ -217,7 +217,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Who may read the metrics: on loopback everybody, since they name nobody and tell no secret.
+/// Who may read the metrics: on loopback everybody, since they tell no secret, and no names but those of
+/// workers with GPUs.
 fn door(listener: &TcpListener, tls: Option<Arc<Tls>>, keys: Arc<Keys>) -> Door {
     match listener.local_addr() {
         Ok(address) if address.ip().is_loopback() => Door::Open,

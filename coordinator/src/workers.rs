@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fittingroom_common::gpu::GpuLoad;
 use fittingroom_common::id::{Name, SlotNumber, WorkerId};
 use fittingroom_common::time::Timestamp;
 use fittingroom_common::view::WorkerRow;
@@ -13,6 +14,8 @@ use crate::access::TokenId;
 
 /// The most workers that are remembered at a time.
 const MOST_WORKERS: usize = 100_000;
+/// The most of them whose GPUs are remembered, which have at most 64 each.
+const MOST_GPU_WORKERS: usize = 1024;
 /// How often all of them are looked through for silent ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,8 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Known {
     entries: BTreeMap<WorkerId, Entry>,
+    /// How busy the GPUs of some of them are; of others for at most a sweep.
+    gpus: BTreeMap<WorkerId, Vec<GpuLoad>>,
     /// When those that are silent for too long were last forgotten.
     swept: Option<Timestamp>,
 }
@@ -103,7 +108,9 @@ impl Workers {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = known.swept.is_none_or(|swept| now.since(swept) >= SWEEP_EVERY);
         if is_due || sweep == Sweep::Now {
-            known.entries.retain(|_, entry| now.since(entry.heard) < self.patience);
+            let Known { entries, gpus, .. } = &mut *known;
+            entries.retain(|_, entry| now.since(entry.heard) < self.patience);
+            gpus.retain(|id, _| entries.contains_key(id));
             known.swept = Some(now);
         }
         known
@@ -170,6 +177,27 @@ impl Workers {
         Ok(())
     }
 
+    /// Notes how busy a worker's GPUs are, instead of what was noted of them before. Beyond so many workers
+    /// nothing is noted of another's.
+    pub fn note_gpus(&self, id: WorkerId, gpus: Vec<GpuLoad>, now: Timestamp) -> Result<(), WorkerError> {
+        let mut known = self.known(now, Sweep::WhenDue);
+        self.entry(&mut known, id, now)?;
+        if gpus.is_empty() {
+            known.gpus.remove(&id);
+        } else if known.gpus.len() < MOST_GPU_WORKERS || known.gpus.contains_key(&id) {
+            known.gpus.insert(id, gpus);
+        }
+        Ok(())
+    }
+
+    /// How busy the GPUs of the connected workers are, each with its worker's name.
+    pub fn gpus(&self, now: Timestamp) -> Vec<(Name, GpuLoad)> {
+        let known = self.known(now, Sweep::Now);
+        let named =
+            known.gpus.iter().filter_map(|(id, gpus)| Some((&known.entries.get(id)?.info.name, gpus)));
+        named.flat_map(|(name, gpus)| gpus.iter().map(|gpu| (name.clone(), gpu.clone()))).collect()
+    }
+
     /// The holder that a worker's slot is.
     pub fn holder(&self, id: WorkerId, slot: SlotNumber, now: Timestamp) -> Result<Holder, WorkerError> {
         let mut known = self.known(now, Sweep::WhenDue);
@@ -213,5 +241,43 @@ impl Workers {
             totals.busy += u64::from(entry.busy.min(entry.info.slots));
         }
         totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fittingroom_common::gpu::GpuWords;
+
+    use super::*;
+
+    #[test]
+    fn gpus_are_remembered_of_so_many_connected_workers() {
+        let workers = Workers::new(Duration::from_secs(10));
+        let at = |seconds: i64| Timestamp::from_millis(1000 * seconds);
+        let words = GpuWords::sanitised("x");
+        let gpu = GpuLoad { number: 0, uuid: words.clone(), name: words, utilization: None, memory: None };
+        let join = |number: usize, now| {
+            let info = WorkerInfo {
+                id: WorkerId::new(number as u128),
+                name: Name::sanitised("x"),
+                slots: 1,
+                device: String::new(),
+                program_version: String::new(),
+            };
+            workers.register(info, None, now).expect("joins");
+        };
+        let tell = |number: usize, now| {
+            let told = workers.note_gpus(WorkerId::new(number as u128), vec![gpu.clone()], now);
+            told.map(|()| workers.gpus(now).len())
+        };
+        assert_eq!(tell(0, at(0)), Err(WorkerError::Unknown));
+        (0..=MOST_GPU_WORKERS).for_each(|number| join(number, at(0)));
+        for number in 0..=MOST_GPU_WORKERS {
+            assert_eq!(tell(number, at(1)), Ok((number + 1).min(MOST_GPU_WORKERS)));
+        }
+        assert_eq!(tell(0, at(2)), Ok(MOST_GPU_WORKERS), "those who are told of go on to be");
+        join(MOST_GPU_WORKERS, at(5));
+        assert_eq!(workers.gpus(at(12)), [], "they are gone with their workers");
+        assert_eq!(tell(MOST_GPU_WORKERS, at(12)), Ok(1), "and leave room to others");
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 use tracing::{error, info};
 
-use crate::agent::{self, AgentError, Config, DeviceError, Devices, Timing, TrainerProgram};
+use crate::agent::{self, AgentError, Config, DeviceError, Devices, GpuWatch, Timing, TrainerProgram};
 use crate::signals::Signals;
 use crate::train::device::DeviceChoice;
 
@@ -118,11 +118,13 @@ impl RunArguments {
     fn config(self) -> Result<Config, RunError> {
         let (authority, fingerprint) = (self.ca, self.ca_fingerprint);
         let sources = Sources { token_file: self.token_file, authority, fingerprint };
+        let devices = Devices::detect(self.device, self.slots)?;
         Ok(Config {
             coordinator: self.coordinator,
             access: Access::read(&sources)?,
             name: self.name.unwrap_or_else(|| Name::sanitised(&host_name())),
-            devices: Devices::detect(self.device, self.slots)?,
+            gpus: GpuWatch::on(&devices.slots),
+            devices,
             cache: self.cache.unwrap_or_else(|| {
                 default_cache(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from), std::env::home_dir())
             }),

@@ -4,12 +4,14 @@
 //! come from a stranger. One file a subject.
 
 mod event;
+mod gpu;
 mod operator;
 mod search;
 mod trial;
 mod view;
 mod work;
 
+pub use gpu::MAX_GPUS;
 pub use work::{MAX_DESCRIPTION, MAX_SLOTS};
 
 use crate::hyperparameter::ValueError;

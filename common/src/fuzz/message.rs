@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, CheckpointRule};
 use crate::convert::DecodeError;
 use crate::dataset::Manifest;
 use crate::event::{Created, Event};
+use crate::gpu::GpuLoad;
 use crate::hyperparameter::Hyperparameters;
 use crate::id::{ArtifactHash, Name, WorkerId};
 use crate::operator::{Action, AddDataset, FetchStep, Launch};
@@ -104,6 +105,9 @@ fn heartbeat(it: pb::HeartbeatRequest) -> Result<Vec<Held>, DecodeError> {
     let held = it.held.into_iter().map(Held::try_from).collect::<Result<Vec<_>, _>>()?;
     for one in &held {
         assert_eq!(Held::try_from(pb::Held::from(one)).as_ref(), Ok(one));
+    }
+    for one in GpuLoad::all_from_wire(it.gpus)? {
+        assert_eq!(GpuLoad::try_from(pb::Gpu::from(&one)).as_ref(), Ok(&one));
     }
     Ok(held)
 }

@@ -122,7 +122,8 @@ impl Worker {
         tokio::time::sleep(HEARTBEAT * (self.number % 1000) / 1000).await;
         while !crew.is_done() {
             let begin = Instant::now();
-            let request = pb::HeartbeatRequest { worker_id: self.id.clone(), held: held(), draining: false };
+            let request =
+                pb::HeartbeatRequest { worker_id: self.id.clone(), held: held(), ..Default::default() };
             self.calls.heartbeat(request).await?;
             crew.measured.heartbeat.add(begin.elapsed());
             tokio::time::sleep_until(begin + HEARTBEAT).await;

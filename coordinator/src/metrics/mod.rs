@@ -4,9 +4,10 @@
 //! held for one. What there is at a moment (trials, workers, slots) is looked up when it is asked for,
 //! from what searches show without being asked: a scrape waits for no search.
 //!
-//! No metric tells searches, trials or workers apart. There may be many thousands of them, and
-//! whoever reads these numbers need not know their names.
+//! No metric tells searches or trials apart, and those of GPUs alone tell workers apart. There may be
+//! many thousands of them, and whoever reads these numbers need not know their names.
 
+mod gpus;
 mod server;
 
 use std::fmt;
@@ -175,6 +176,7 @@ impl Metrics {
         let mut text = String::with_capacity(16 << 10);
         encode_registry(&mut text, &self.counted())?;
         encode_registry(&mut text, &looked_up(&cluster.tally(), log))?;
+        encode_registry(&mut text, &gpus::looked_up(&cluster.workers().gpus(cluster.now())))?;
         encode_eof(&mut text)?;
         Ok(text)
     }

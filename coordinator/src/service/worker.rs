@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fittingroom_common::checkpoint::Checkpoint;
+use fittingroom_common::gpu::GpuLoad;
 use fittingroom_common::id::{ArtifactHash, SlotNumber, WorkerId};
 use fittingroom_common::proto as pb;
 use fittingroom_common::trial::{Failure, Report};
@@ -99,8 +100,11 @@ impl pb::worker_service_server::WorkerService for Worker {
         let worker = self.worker(&request.worker_id, token)?;
         let held: Result<Vec<Held>, _> = request.held.into_iter().map(Held::try_from).collect();
         let held = held.map_err(|error| undecodable(&error))?;
+        let gpus = GpuLoad::all_from_wire(request.gpus).map_err(|error| undecodable(&error))?;
         let directives = self.cluster.heartbeat(worker, held, request.draining).await;
         let directives = directives.map_err(|error| of_cluster(&error))?;
+        let noted = self.cluster.workers().note_gpus(worker, gpus, self.cluster.now());
+        noted.map_err(|error| of_cluster(&error.into()))?;
         let directives = directives.into_iter().map(|it| pb::Directive::from(it).into()).collect();
         Ok(Response::new(pb::HeartbeatResponse { directives }))
     }

@@ -1,6 +1,7 @@
 //! The program from the outside: commands against a real coordinator, with a worker that only pretends to train.
 
 mod backup;
+mod gpus;
 mod operate;
 
 use std::io::{BufRead, BufReader};

@@ -20,10 +20,10 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::{Coordinator, pretend_to_work, write_search};
 
-const WORKER: &[u8] = &[9; 16];
+pub(crate) const WORKER: &[u8] = &[9; 16];
 
 /// Asks for a page, and answers its head and its body.
-fn get(url: &str, method: &str) -> (String, String) {
+pub(crate) fn get(url: &str, method: &str) -> (String, String) {
     let (address, path) = url.trim_start_matches("http://").split_once('/').expect("a path");
     let mut stream = TcpStream::connect(address).expect("connects");
     write!(stream, "{method} /{path} HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("asks");
@@ -34,7 +34,7 @@ fn get(url: &str, method: &str) -> (String, String) {
 }
 
 /// Every sample of a scrape, by its name and labels. Each belongs to a metric that says what it is.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn samples(text: &str) -> BTreeMap<String, f64> {
     assert!(text.ends_with("# EOF\n"), "{text}");
     let mut described = Vec::new();
     let mut samples = BTreeMap::new();
@@ -67,7 +67,7 @@ fn by_state(name: &str, samples: &BTreeMap<String, f64>) -> BTreeMap<String, u64
     samples.iter().filter_map(of).collect()
 }
 
-async fn register(url: &str, slots: u32) -> WorkerServiceClient<tonic::transport::Channel> {
+pub(crate) async fn register(url: &str, slots: u32) -> WorkerServiceClient<tonic::transport::Channel> {
     let mut workers = WorkerServiceClient::connect(url.to_owned()).await.expect("connects");
     let register = pb::RegisterRequest {
         protocol_version: pb::PROTOCOL_VERSION,
@@ -98,7 +98,12 @@ async fn begin_a_trial(workers: &mut WorkerServiceClient<tonic::transport::Chann
     let report = pb::ReportRequest { worker_id: WORKER.to_vec(), search, attempt, report: Some(report) };
     workers.report(report).await.expect("accepted");
     let held = pb::Held { search, attempt, epoch: 0, step: 0, steps: 0 };
-    let heartbeat = pb::HeartbeatRequest { worker_id: WORKER.to_vec(), held: vec![held], draining: true };
+    let heartbeat = pb::HeartbeatRequest {
+        worker_id: WORKER.to_vec(),
+        held: vec![held],
+        draining: true,
+        ..Default::default()
+    };
     workers.heartbeat(heartbeat).await.expect("accepted");
     attempt.expect("an attempt")
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fittingroom_common::access::{Access, AccessError, Channel, distrust};
 use fittingroom_common::checkpoint::Checkpoint;
 use fittingroom_common::convert::DecodeError;
+use fittingroom_common::gpu::GpuLoad;
 use fittingroom_common::id::{ArtifactHash, SlotNumber};
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::artifact_service_client::ArtifactServiceClient;
@@ -248,10 +249,11 @@ impl Connection {
         })
     }
 
-    /// Renews the leases of what is held.
+    /// Renews the leases of what is held, and tells how busy the GPUs are.
     pub(crate) async fn heartbeat(
         &self,
         held: &[Held],
+        gpus: &[GpuLoad],
         draining: bool,
         deadline: Duration,
     ) -> Result<Vec<Directive>, Fault> {
@@ -260,6 +262,7 @@ impl Connection {
             worker_id: self.worker.id.to_wire(),
             held: held.iter().map(Into::into).collect(),
             draining,
+            gpus: gpus.iter().map(Into::into).collect(),
         };
         let answer = self.answer(deadline, calls.heartbeat(timed(deadline, request))).await?;
         let directives = answer.directives.into_iter().map(Directive::from_wire);

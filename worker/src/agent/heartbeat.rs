@@ -7,6 +7,9 @@ use super::{AgentError, Shared};
 
 /// What a heartbeat may take at least, however short the interval.
 const LEAST_DEADLINE: Duration = Duration::from_secs(1);
+/// For how many heartbeats, and how long at least, what GPUs were like is told. It comes from a heartbeat
+/// before, and a driver may be slow.
+const GPUS_ARE_TOLD_FOR: (u32, Duration) = (3, Duration::from_secs(5));
 
 /// Sends heartbeats for ever, and has dropped what their answers say is to be dropped.
 pub(crate) async fn run(shared: &Shared) -> Result<(), AgentError> {
@@ -16,7 +19,10 @@ pub(crate) async fn run(shared: &Shared) -> Result<(), AgentError> {
         let interval = session.heartbeat_interval().await.min(shared.service_manager.interval());
         let draining = drain.is_cancelled();
         let held = table.snapshot();
-        let answer = session.heartbeat(&held, draining, interval.max(LEAST_DEADLINE)).await?;
+        let (beats, least) = GPUS_ARE_TOLD_FOR;
+        let gpus = shared.gpus.as_ref().map(|gpus| gpus.newest((interval * beats).max(least)));
+        let gpus = gpus.unwrap_or_default();
+        let answer = session.heartbeat(&held, &gpus, draining, interval.max(LEAST_DEADLINE)).await?;
         if let Some(directives) = answer {
             table.obey(&held, &directives);
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! run ──┬─ heartbeat            one task; renews leases, learns what is to be dropped
 //!       ├─ vitals               one task; tells systemd that the worker works, if it wants to know
+//!       ├─ gpu                  one thread where there are GPUs; asks their driver how busy they are
 //!       └─ slot 0, 1, …         a task each: lease ─► Run ─► complete
 //!            ├─ seat ─ trainer  the child process, kept from attempt to attempt
 //!            ├─ cache           datasets and models on disk, shared by the slots
@@ -22,6 +23,7 @@ mod device;
 mod ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gpu;
 mod heartbeat;
 mod held;
 mod keeper;
@@ -55,6 +57,7 @@ use tracing::{Instrument, error_span, info, warn};
 
 pub use cache::CacheError;
 pub use device::{Device, DeviceError, Devices};
+pub use gpu::{GpuSource, GpuWatch};
 pub use timing::Timing;
 pub use trainer::TrainerProgram;
 
@@ -77,6 +80,8 @@ pub struct Config {
     pub name: Name,
     /// What to train on.
     pub devices: Devices,
+    /// Who watches how busy those are that are GPUs.
+    pub gpus: Option<GpuWatch>,
     /// Where datasets and models are kept; other agents may use it too.
     pub cache: PathBuf,
     /// What to run as trainers.
@@ -132,6 +137,7 @@ pub(crate) struct Shared {
     session: Arc<Session>,
     cache: Cache,
     table: HeldTable,
+    gpus: Option<GpuWatch>,
     ending: Ending,
     timing: Timing,
     service_manager: ServiceManager,
@@ -147,7 +153,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 }
 
 async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let Config { coordinator, access, name, devices, cache, trainer, timing, service_manager } = config;
+    let Config { coordinator, access, name, devices, gpus, cache, trainer, timing, service_manager } = config;
     let worker = WorkerInfo {
         id: draw_id()?,
         name,
@@ -181,6 +187,7 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         session: Arc::new(session),
         cache,
         table,
+        gpus,
         ending,
         timing: timing.clone(),
         service_manager,
@@ -203,7 +210,7 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         ended = heartbeat => ended,
     }?;
     // Tells the coordinator that nothing is held, rather than let it wait for the leases to end.
-    let farewell = shared.session.connection.heartbeat(&[], true, FAREWELL_DEADLINE);
+    let farewell = shared.session.connection.heartbeat(&[], &[], true, FAREWELL_DEADLINE);
     let _ = farewell.await;
     info!("worker ends");
     Ok(())

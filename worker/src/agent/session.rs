@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use fittingroom_common::checkpoint::Checkpoint;
+use fittingroom_common::gpu::GpuLoad;
 use fittingroom_common::id::{ArtifactHash, SlotNumber};
 use fittingroom_common::proto as pb;
 use fittingroom_common::trial::Report;
@@ -201,11 +202,12 @@ impl Session {
     pub(crate) async fn heartbeat(
         &self,
         held: &[Held],
+        gpus: &[GpuLoad],
         draining: bool,
         deadline: Duration,
     ) -> Result<Option<Vec<Directive>>, AgentError> {
         let generation = self.generation().await;
-        match self.connection.heartbeat(held, draining, deadline).await {
+        match self.connection.heartbeat(held, gpus, draining, deadline).await {
             Ok(directives) => Ok(Some(directives)),
             Err(Fault::NotFound(_)) => self.renew(generation).await.map(|()| None),
             Err(fault) if fault.is_shut_out() => Err(shut_out(&fault)),

@@ -6,6 +6,7 @@ mod absence;
 mod checkpoints;
 mod coordinator;
 mod datasets;
+mod gpus;
 mod program;
 
 use std::net::SocketAddr;
@@ -20,7 +21,9 @@ use fittingroom_common::id::{ArtifactHash, Attempt, AttemptNumber, Name, SearchI
 use fittingroom_common::process::ServiceManager;
 use fittingroom_common::trial::{FailureReason, Seeds};
 use fittingroom_common::work::{Assignment, Outcome, SearchAttempt, Work};
-use fittingroom_worker::agent::{self, AgentError, Config, Device, Devices, Timing, TrainerProgram};
+use fittingroom_worker::agent::{
+    self, AgentError, Config, Device, Devices, GpuWatch, Timing, TrainerProgram,
+};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +77,7 @@ struct Stage {
     folder: TempDir,
     slots: usize,
     device: Device,
+    gpus: Option<GpuWatch>,
     timing: Timing,
     shutdown: CancellationToken,
 }
@@ -88,6 +92,7 @@ impl Stage {
             folder: tempfile::tempdir().expect("temporary folder"),
             slots: 1,
             device: Device::Cpu,
+            gpus: None,
             timing: Timing {
                 retry_first: Duration::from_millis(5),
                 retry_last: Duration::from_millis(40),
@@ -127,6 +132,7 @@ impl Stage {
             access: Access::default(),
             name: Name::sanitised("test-worker"),
             devices: Devices { slots: vec![self.device; self.slots], description: "cpu (test)".to_owned() },
+            gpus: self.gpus.clone(),
             cache: self.folder.path().join("cache"),
             trainer,
             timing: self.timing.clone(),

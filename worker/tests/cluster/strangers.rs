@@ -205,7 +205,7 @@ async fn a_worker_touches_only_what_it_holds_and_a_repeated_call_changes_nothing
         a.complete(released(vec![2; 16])).await.expect_err("not its own").code(),
         Code::PermissionDenied
     );
-    let heartbeat = pb::HeartbeatRequest { worker_id: vec![2; 16], held: vec![], draining: true };
+    let heartbeat = pb::HeartbeatRequest { worker_id: vec![2; 16], ..Default::default() };
     assert_eq!(a.heartbeat(heartbeat).await.expect_err("not its own").code(), Code::PermissionDenied);
     let stolen = pb::LeaseRequest { worker_id: vec![2; 16], slot: 0, wait_ms: 0 };
     assert_eq!(a.lease(stolen).await.expect_err("not its own").code(), Code::PermissionDenied);
@@ -347,7 +347,7 @@ async fn strangers_neither_fill_the_coordinator_nor_disturb_a_search() {
     drop(watched);
 
     // The pretender gives back what it took by asking. The search has not noticed anything else.
-    let draining = pb::HeartbeatRequest { worker_id: vec![3; 16], held: vec![], draining: true };
+    let draining = pb::HeartbeatRequest { worker_id: vec![3; 16], draining: true, ..Default::default() };
     if let Err(forgotten) = pretender.heartbeat(draining).await {
         // It has been silent for a lease, and holds nothing any more.
         assert_eq!(forgotten.code(), Code::NotFound, "{forgotten:?}");

@@ -50,7 +50,7 @@ async fn whoever_gives_up_thousands_of_calls_keeps_the_connection() {
         let _ = timeout(patience, futures_util::future::join_all(polls)).await;
         let _ = timeout(patience, futures_util::future::join_all(watches)).await;
         // Who gives up more than a coordinator has begun to look at is cut off: see `MOST_GIVEN_UP`.
-        let alive = pb::HeartbeatRequest { worker_id: vec![4; 16], held: vec![], draining: false };
+        let alive = pb::HeartbeatRequest { worker_id: vec![4; 16], ..Default::default() };
         client.clone().heartbeat(alive).await.expect("on the same connection");
         operators.clone().list_searches(pb::ListSearchesRequest {}).await.expect("on the same connection");
     }
