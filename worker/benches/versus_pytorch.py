@@ -13,6 +13,9 @@ machine does hits both, and only the ratio means something on a busy one. A roun
 first training images of the dataset, of which the second is timed: without the start of a process,
 without evaluation. PyTorch has its data in memory as tensors, no DataLoader, and its fused Adam.
 
+With --whole-machine both sides train on every core at once: Fitting Room as its slots do, one process on each;
+PyTorch in one process with as many threads, and in one process for each core. The ratio is to the faster of these.
+
 Before any timing counts, both must have come to the same training losses in both epochs; the exit code
 is 1 where they have not.
 
@@ -23,6 +26,7 @@ counted as a direct convolution needs them, so that a method which needs fewer c
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
@@ -124,9 +128,10 @@ def peak_bytes(process):
     return 1024 * max((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), default=0)
 
 
-def pytorch(connection, name, initial, parts, batch_size, device):
+def pytorch(connection, name, initial, parts, batch_size, device, cores):
     """PyTorch's side, in a process of its own: a round for every message, which names the part of the dataset."""
-    torch.set_num_threads(1)
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
     # The same arithmetic: no products of numbers cut to 10 bits.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
@@ -160,13 +165,15 @@ def pytorch(connection, name, initial, parts, batch_size, device):
         connection.send(Round(losses, len(training) / seconds, peak_bytes("self")))
 
 
-def fitting_room(program, data, settings, initial, device):
+def fitting_room(program, data, settings, initial, device, core):
     """Fitting Room's side."""
     command = [program, "train", "--data", data, "--device", device, "--json", "--shuffle", "off"]
     command += ["--epochs", str(EPOCHS), "--initial-weights", initial]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "CANDLE_NUM_THREADS": "1"}
+    # A thread that starts a process hands its core on.
+    os.sched_setaffinity(0, {core})
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         lines, peak = [], 0
         for line in process.stdout:
@@ -176,6 +183,35 @@ def fitting_room(program, data, settings, initial, device):
         sys.exit(f"{program} ended with code {process.returncode}")
     losses = [line["train_loss"] for line in lines]
     return Round(losses, lines[-1]["images_per_second"], peak)
+
+
+class Pytorch:
+    """Processes of PyTorch, each on some cores, which train at the same time."""
+
+    def __init__(self, cores, start):
+        # Not forked: the memory of this process would count as their own.
+        context = multiprocessing.get_context("spawn")
+        self.processes, self.connections = [], []
+        for each in cores:
+            here, there = context.Pipe()
+            process = context.Process(target=pytorch, args=(there, *start, each), daemon=True)
+            process.start()
+            self.processes.append(process)
+            self.connections.append(here)
+        for connection in self.connections:
+            connection.recv()
+
+    def round(self, part):
+        """A round of each."""
+        for connection in self.connections:
+            connection.send(part)
+        return [connection.recv() for connection in self.connections]
+
+    def end(self):
+        """Ends them."""
+        for connection, process in zip(self.connections, self.processes):
+            connection.send(None)
+            process.join()
 
 
 def compare(name, model, batch_size, arguments):
@@ -191,37 +227,43 @@ def compare(name, model, batch_size, arguments):
         module, initial = model.module(), pathlib.Path(temporary) / "initial.safetensors"
         safetensors.torch.save_file(module.state_dict(), initial)
         settings = {"optimizer": "adam", "learning_rate": 0.001, "epsilon": EPSILON, "batch_size": batch_size}
-        # Not forked: the memory of this process would count as its own.
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        side = (there, name, initial, parts, batch_size, arguments.device)
-        process = context.Process(target=pytorch, args=side, daemon=True)
-        process.start()
-        here.recv()
+        start = (name, initial, parts, batch_size, arguments.device)
+        if arguments.whole_machine:
+            theirs = [Pytorch([set(arguments.cores)], start), Pytorch([{core} for core in arguments.cores], start)]
+            cores = arguments.cores
+        else:
+            theirs, cores = [Pytorch([{arguments.core}], start)], [arguments.core]
+
+        def ours(part):
+            def on(core):
+                all_settings = {**settings, **model.settings}
+                return fitting_room(arguments.program, folders[part], all_settings, initial, arguments.device, core)
+
+            with concurrent.futures.ThreadPoolExecutor(len(cores)) as pool:
+                return list(pool.map(on, cores))
 
         def round_of(part):
-            ours = fitting_room(
-                arguments.program, folders[part], {**settings, **model.settings}, initial, arguments.device
-            )
-            here.send(part)
-            return ours, here.recv()
+            return [ours(part)] + [side.round(part) for side in theirs]
 
-        # Both warm up on the way.
-        checked = round_of(0)
-        ours, theirs = zip(*(round_of(len(parts) - 1) for _ in range(arguments.rounds)))
-        here.send(None)
-        process.join()
+        # All warm up on the way.
+        checked = [rounds[0] for rounds in round_of(0)]
+        rounds = [round_of(len(parts) - 1) for _ in range(arguments.rounds)]
+        for side in theirs:
+            side.end()
 
-    apart = max(abs(our / their - 1) for our, their in zip(*(side.losses for side in checked)))
-    speed = statistics.median(it.images_per_second for it in ours)
-    ratios = sorted(our.images_per_second / their.images_per_second for our, their in zip(ours, theirs))
+    apart = max(abs(our / their - 1) for side in checked[1:] for our, their in zip(checked[0].losses, side.losses))
+    speeds = [[sum(it.images_per_second for it in side) for side in each] for each in rounds]
+    speed, *their_speeds = [statistics.median(side) for side in zip(*speeds)]
+    # Beside whichever is the fastest of PyTorch's arrangements.
+    best = 1 + their_speeds.index(max(their_speeds))
+    ratios = sorted(each[0] / each[best] for each in speeds)
     rate = operations(module) * speed / 1e9
     share = f"{100 * rate / arguments.peak:6.0f} %" if arguments.peak else f"{'–':>8}"
+    peak = [max(sum(it.peak_bytes for it in each[side]) for each in rounds) / 1e6 for side in (0, best)]
     print(
-        f"{name:26}{batch_size:6}{speed:12,.0f}{statistics.median(it.images_per_second for it in theirs):12,.0f}"
+        f"{name:30}{batch_size:6}{speed:12,.0f}{''.join(f'{it:12,.0f}' for it in their_speeds)}"
         f"{statistics.median(ratios):8.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}){rate:9.0f}{share}"
-        f"{max(it.peak_bytes for it in ours) / 1e6:8.0f} MB{max(it.peak_bytes for it in theirs) / 1e6:6.0f} MB"
-        f"{apart:10.1e}{'' if apart <= LOSS_TOLERANCE else '  LOSSES DIFFER'}",
+        f"{peak[0]:8.0f} MB{peak[1]:6.0f} MB{apart:10.1e}{'' if apart <= LOSS_TOLERANCE else '  LOSSES DIFFER'}",
         flush=True,
     )
     return apart <= LOSS_TOLERANCE
@@ -234,19 +276,28 @@ def main():
     arguments.add_argument("--rounds", type=int, default=7, help="timings of each side (default: 7)")
     arguments.add_argument("--peak", type=float, help="GFLOP/s of the fastest matrix product on this core")
     arguments.add_argument("--core", type=int, help="the core to run on (default: the last one allowed)")
+    arguments.add_argument("--whole-machine", action="store_true", help="train on every core at once")
     arguments.add_argument("--device", default="cpu", help="where both train: cpu or cuda:N (default: cpu)")
-    arguments.add_argument("--images", type=int, help="images of the dataset to time, after the losses were compared with fewer (default: as many as those)")
+    arguments.add_argument(
+        "--images",
+        type=int,
+        help="images of the dataset to time, after the losses were compared with fewer (default: as many as those)",
+    )
     arguments.add_argument("--only", default="", help="models whose name contains this")
     arguments = arguments.parse_args()
     arguments.program = arguments.program.resolve()
-    core = max(os.sched_getaffinity(0)) if arguments.core is None else arguments.core
-    os.sched_setaffinity(0, {core})
+    arguments.cores = sorted(os.sched_getaffinity(0))
+    if arguments.core is None:
+        arguments.core = arguments.cores[-1]
     torch.set_num_threads(1)
 
     device = "" if arguments.device == "cpu" else f", {torch.cuda.get_device_name(arguments.device)}"
-    print(f"PyTorch {torch.__version__}, one thread each on core {core}, {arguments.rounds} rounds{device}")
+    one_core = f"one thread each on core {arguments.core}"
+    where = f"all {len(arguments.cores)} cores" if arguments.whole_machine else one_core
+    print(f"PyTorch {torch.__version__}, {where}, {arguments.rounds} rounds{device}")
+    sides = f"{'1 process':>12}{'1 a core':>12}" if arguments.whole_machine else f"{'PyTorch':>12}"
     print(
-        f"{'model':26}{'batch':>6}{'ours, 1/s':>12}{'PyTorch':>12}{'ratio':>8}{'':15}{'GFLOP/s':>9}{'of peak':>8}"
+        f"{'model':30}{'batch':>6}{'ours, 1/s':>12}{sides}{'ratio':>8}{'':15}{'GFLOP/s':>9}{'of peak':>8}"
         f"{'memory':>11}{'PyTorch':>9}{'apart':>10}"
     )
     models = {name: model for name, model in MODELS.items() if arguments.only in name}

@@ -1,7 +1,7 @@
 //! Whatever is killed in the middle of a trial, the next attempt goes on from a checkpoint, on
 //! whichever worker, to the same bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ checkpoint: {every_epochs: 10}
 points:
   - {hidden_sizes: [192], normalization: batch, dropout: 0.2, ema_decay: 0.9, batch_size: 16, schedule: cosine}
 ";
-const EPOCHS: u64 = 250;
+const EPOCHS: u64 = 400;
 
 fn cluster() -> (Cluster, String) {
     of_one_trial(Cluster::prepare(&["--lease-seconds", "2"]))
@@ -72,12 +72,23 @@ pub(crate) fn stored_checkpoints(cluster: &Cluster) -> Vec<PathBuf> {
 }
 
 /// Nothing polls the folder but this test.
-pub(crate) fn wait_for_checkpoints(cluster: &Cluster, what: &str, wish: impl Fn(usize) -> bool) {
+pub(crate) fn wait_for_checkpoints(cluster: &Cluster, what: &str, mut wish: impl FnMut(usize) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !wish(stored_checkpoints(cluster).len()) {
         assert!(Instant::now() < end, "{what}: {:?}", stored_checkpoints(cluster));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until two more checkpoints are known: a third is brought only then. The calls that bring reports and
+/// those that bring checkpoints wait each for themselves to be tried again, so that epochs may be ahead.
+fn wait_for_newer_checkpoints(cluster: &Cluster) {
+    let before = stored_checkpoints(cluster);
+    let mut newer = HashSet::new();
+    wait_for_checkpoints(cluster, "three newer checkpoints are brought", |_| {
+        newer.extend(stored_checkpoints(cluster).into_iter().filter(|path| !before.contains(path)));
+        newer.len() >= 3
+    });
 }
 
 /// Waits for the end, and checks that the trial came to the same as it did undisturbed, from attempts
@@ -150,6 +161,7 @@ fn whatever_is_killed_in_the_middle_of_a_trial_it_goes_on_from_a_checkpoint_to_t
     wait_for_epoch(&cluster, "coordinator", 40);
     cluster.kill_coordinator();
     cluster.serve();
+    wait_for_newer_checkpoints(&cluster);
     wait_for_epoch(&cluster, "coordinator", 80);
     cluster.kill_coordinator();
     second.kill();
