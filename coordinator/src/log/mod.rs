@@ -9,6 +9,7 @@ mod snapshots;
 mod sqlite;
 mod stored;
 mod unsynced;
+mod writer;
 
 use std::path::PathBuf;
 

@@ -155,18 +155,18 @@ impl Coordinator {
                             Work::Evaluate { .. } => Vec::new(),
                         },
                     });
+                    if let Some(given) = &given {
+                        // Also one that it had: the answer before may be lost, and its time runs anew.
+                        self.heard.insert(given.attempt, now);
+                    }
                     answers.push((from, Answer::Leased(given), None));
                 }
                 Call::Report(from, attempt, report) => {
                     let command = Command::Report { attempt, worker: from.worker, report };
-                    let answer = match self.decide(&mut live.search, command, now)? {
-                        Ok(new) => {
-                            self.must_be_its_holder(&new, attempt, from.worker)?;
-                            events.extend(new);
-                            Answer::Reported(live.search.wants_model(attempt))
-                        }
-                        Err(rejection) => Answer::Rejected(rejection),
-                    };
+                    let decided = self.decide(&mut live.search, command, now)?;
+                    let answer = self.answer(decided, (attempt, from.worker), &mut events, || {
+                        Answer::Reported(live.search.wants_model(attempt))
+                    })?;
                     answers.push((from, answer, Some((attempt, Said::Epoch(report.epoch)))));
                 }
                 Call::Complete(from, attempt, outcome) => {
@@ -175,39 +175,24 @@ impl Coordinator {
                         Outcome::Evaluated(_) | Outcome::Failed(_) | Outcome::Released => Said::Other,
                     };
                     let command = Command::Complete { attempt, worker: from.worker, outcome };
-                    let answer = match self.decide(&mut live.search, command, now)? {
-                        Ok(new) => {
-                            self.must_be_its_holder(&new, attempt, from.worker)?;
-                            events.extend(new);
-                            Answer::Completed
-                        }
-                        Err(rejection) => Answer::Rejected(rejection),
-                    };
+                    let decided = self.decide(&mut live.search, command, now)?;
+                    let answer =
+                        self.answer(decided, (attempt, from.worker), &mut events, || Answer::Completed)?;
                     answers.push((from, answer, Some((attempt, said))));
                 }
                 Call::Keep(from, attempt, checkpoint) => {
                     let command = Command::KeepCheckpoint { attempt, worker: from.worker, checkpoint };
-                    let answer = match self.decide(&mut live.search, command, now)? {
-                        Ok(new) => {
-                            self.must_be_its_holder(&new, attempt, from.worker)?;
-                            events.extend(new);
-                            Answer::Kept
-                        }
-                        Err(rejection) => Answer::Rejected(rejection),
-                    };
+                    let decided = self.decide(&mut live.search, command, now)?;
+                    let answer =
+                        self.answer(decided, (attempt, from.worker), &mut events, || Answer::Kept)?;
                     answers.push((from, answer, Some((attempt, Said::Checkpoint(checkpoint)))));
                 }
                 Call::Lose(from, attempt, hash) => {
                     let (worker, problem) = (from.worker, String::new());
                     let command = Command::LoseCheckpoint { attempt, worker, hash, problem };
-                    let answer = match self.decide(&mut live.search, command, now)? {
-                        Ok(new) => {
-                            self.must_be_its_holder(&new, attempt, from.worker)?;
-                            events.extend(new);
-                            Answer::Lost
-                        }
-                        Err(rejection) => Answer::Rejected(rejection),
-                    };
+                    let decided = self.decide(&mut live.search, command, now)?;
+                    let answer =
+                        self.answer(decided, (attempt, from.worker), &mut events, || Answer::Lost)?;
                     answers.push((from, answer, Some((attempt, Said::Other))));
                 }
                 Call::Upload(from, attempt, _) | Call::Fetch(from, attempt, _) => {

@@ -1,6 +1,7 @@
 //! A coordinator that is away, comes back, or is another.
 
 use super::*;
+use crate::coordinator::Heard;
 
 #[tokio::test]
 async fn a_coordinator_that_was_restarted_gets_the_worker_back_and_its_trial_goes_on() {

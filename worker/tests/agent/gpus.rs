@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use fittingroom_common::gpu::{GpuLoad, GpuMemory, GpuWords, Utilization};
 use fittingroom_common::proto as pb;
-use fittingroom_worker::agent::GpuSource;
+use fittingroom_worker::agent::{GpuSource, GpuWatch};
 
 use super::*;
 

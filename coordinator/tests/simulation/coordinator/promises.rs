@@ -27,6 +27,23 @@ impl Coordinator {
         Ok(())
     }
 
+    /// What the holder of an attempt is answered: that it is accepted, with the events that follow, or why not.
+    pub(super) fn answer(
+        &self,
+        decided: Result<Vec<Event>, Rejection>,
+        (attempt, worker): (Attempt, WorkerId),
+        events: &mut Vec<Event>,
+        accepted: impl FnOnce() -> Answer,
+    ) -> Result<Answer, String> {
+        let new = match decided {
+            Ok(new) => new,
+            Err(rejection) => return Ok(Answer::Rejected(rejection)),
+        };
+        self.must_be_its_holder(&new, attempt, worker)?;
+        events.extend(new);
+        Ok(accepted())
+    }
+
     pub(super) fn must_be_its_holder(
         &self,
         new: &[Event],
