@@ -22,6 +22,7 @@ pub mod leaderboard;
 pub mod log;
 pub mod method;
 mod metrics;
+mod owner;
 pub mod runner;
 pub mod search;
 pub mod serve;

@@ -19,7 +19,7 @@ use crate::clock::SystemClock;
 use crate::cluster::{Cluster, ClusterError, Leases};
 use crate::log::{LogError, MeteredLog, SqliteLog};
 use crate::metrics::{self, Door, Metrics};
-use crate::{service, vitals};
+use crate::{owner, service, vitals};
 
 /// How long open calls may take to end once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -238,6 +238,7 @@ pub(crate) fn lock(data: &Path) -> Result<File, ServeError> {
         .truncate(false)
         .open(data.join("lock"))
         .map_err(failed)?;
+    owner::give_file(data, &file);
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed)?;

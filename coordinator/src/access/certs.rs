@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::private_file;
 use super::tls::TlsFiles;
+use crate::owner;
 
 /// How long an authority is valid.
 const AUTHORITY_LIFE: Duration = days(3650);
@@ -218,8 +219,15 @@ impl CertificateFolder {
     }
 
     fn make_folder(&self) -> Result<(), CertsError> {
+        if self.folder.is_dir() {
+            return Ok(());
+        }
         std::fs::create_dir_all(&self.folder)
-            .map_err(|source| CertsError::File { path: self.folder.clone(), source })
+            .map_err(|source| CertsError::File { path: self.folder.clone(), source })?;
+        if let Some(data) = self.folder.parent() {
+            owner::give_all(data, &self.folder);
+        }
+        Ok(())
     }
 
     fn read_file(&self, name: &str) -> Result<Option<String>, CertsError> {

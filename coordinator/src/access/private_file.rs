@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::owner;
+
 /// Writes a file with mode 0600: whole and durable, or not at all.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = match path.parent() {
@@ -14,25 +16,10 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
-    give_to_owner_of(folder, temporary.path());
+    owner::give_file(folder, temporary.as_file());
     temporary.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()
 }
-
-/// Root writes into the folder of the account that the coordinator runs as, which must be able to
-/// read it. Where that is not so, there is nothing to give, and nothing is lost by failing.
-#[cfg(unix)]
-fn give_to_owner_of(folder: &Path, file: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    if let (Ok(folder), Ok(made)) = (std::fs::metadata(folder), std::fs::metadata(file))
-        && folder.uid() != made.uid()
-    {
-        let _ = std::os::unix::fs::chown(file, Some(folder.uid()), Some(folder.gid()));
-    }
-}
-
-#[cfg(not(unix))]
-fn give_to_owner_of(_: &Path, _: &Path) {}
 
 #[cfg(all(test, unix))]
 mod tests {

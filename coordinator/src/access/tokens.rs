@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::private_file;
 use super::role::Role;
+use crate::owner;
 
 /// The most tokens: each call is compared with all of them.
 const MOST_TOKENS: usize = 1000;
@@ -231,12 +232,12 @@ impl TokenFile {
     /// Keeps other commands out until it is dropped. A file of its own, since the tokens' is replaced.
     fn lock(&self) -> Result<File, TokenFileError> {
         let locked = || {
-            if let Some(data) = self.path.parent() {
-                std::fs::create_dir_all(data)?;
-            }
+            let data = self.path.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(data)?;
             let mut options = File::options();
             let lock =
                 options.create(true).truncate(false).write(true).open(self.path.with_extension("lock"))?;
+            owner::give_file(data, &lock);
             lock.lock()?;
             Ok(lock)
         };

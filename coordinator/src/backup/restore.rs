@@ -19,6 +19,7 @@ use super::LOG;
 use super::format::{Content, FORM, Listed, MANIFEST, MOST_MANIFEST_BYTES, Manifest};
 use crate::artifacts::{ArtifactError, ArtifactStore, CHUNK_BYTES};
 use crate::log::{LogError, StoredLog};
+use crate::owner;
 use crate::serve::{ServeError, lock};
 
 /// Where everything is put together.
@@ -27,7 +28,7 @@ const WORKSHOP: &str = "restoring";
 const STORE: &str = "artifacts";
 /// What may be in a data folder before it is restored into: certificates and tokens made for it, and what
 /// holds nothing.
-const HARMLESS: [&str; 5] = ["certs", "tokens.json", "lock", "incoming", WORKSHOP];
+const HARMLESS: [&str; 6] = ["certs", "tokens.json", "tokens.lock", "lock", "incoming", WORKSHOP];
 
 /// What was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +154,7 @@ fn move_out(workshop: &Path, data: &Path) -> io::Result<()> {
     for name in [STORE, LOG] {
         let made = workshop.join(name);
         if made.exists() {
+            owner::give_all(data, &made);
             std::fs::rename(made, data.join(name))?;
             File::open(data)?.sync_all()?;
         }

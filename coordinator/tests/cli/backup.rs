@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use fittingroom_common::id::ArtifactHash;
@@ -128,6 +128,45 @@ fn a_backup_that_was_cut_off_altered_or_made_up_is_refused_and_leaves_nothing() 
     }
     assert!(restore(&backup, &data).status.success(), "the whole one");
     assert!(is_sound(&data));
+}
+
+/// Everything in a folder, and the folder.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let within = |entry: PathBuf| if entry.is_dir() { entries(&entry) } else { vec![entry] };
+    let listed = std::fs::read_dir(folder).expect("lists").map(|entry| entry.expect("lists").path());
+    listed.flat_map(within).chain([folder.to_owned()]).collect()
+}
+
+#[test]
+fn what_root_makes_in_the_data_folder_of_an_account_is_the_accounts() {
+    const ACCOUNT: u32 = 54_321;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let data = folder.path().join("of-the-account");
+    std::fs::create_dir(&data).expect("makes");
+    if chown(&data, Some(ACCOUNT), Some(ACCOUNT)).is_err() {
+        eprintln!("NOT RUN: nothing can be given away here, which needs root");
+        return;
+    }
+    let (backup, _) = backed_up(folder.path(), &[]);
+    let named = data.to_str().expect("UTF-8");
+    for command in [
+        &["certs", "--name", "node-1"][..],
+        &["certs", "--name", "node-2", "--renew"],
+        &["token", "create", "--role", "worker"],
+        &["token", "revoke", "worker-1"],
+    ] {
+        assert!(run(&[command, &["--data", named]].concat()).status.success(), "{command:?}");
+    }
+    let restored = restore(&backup, &data);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert!(is_sound(&data));
+    let made = entries(&data);
+    assert!(made.iter().any(|it| it.ends_with("certs/server.key")), "{made:?}");
+    assert!(made.iter().any(|it| it.ends_with("log.sqlite")), "{made:?}");
+    for entry in made {
+        let owner = std::fs::metadata(&entry).expect("is there").uid();
+        assert_eq!(owner, ACCOUNT, "{}", entry.display());
+    }
 }
 
 #[test]
