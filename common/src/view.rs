@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Manifest;
+use crate::gpu::GpuLoad;
 use crate::hyperparameter::Hyperparameters;
 use crate::id::{ArtifactHash, AttemptNumber, Name, SlotNumber, TrialId, WorkerId};
 use crate::space::Method;
@@ -253,7 +254,7 @@ pub struct EpochRow {
 }
 
 /// One connected worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRow {
     /// What people call it.
     pub name: Name,
@@ -271,6 +272,8 @@ pub struct WorkerRow {
     pub silent: Duration,
     /// Whether it takes no new work.
     pub draining: bool,
+    /// How busy its GPUs are, as far as it told.
+    pub gpus: Vec<GpuLoad>,
 }
 
 /// The best complete trial of a search, and what its model is made from.

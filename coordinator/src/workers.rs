@@ -212,8 +212,8 @@ impl Workers {
 
     /// The workers that are connected, by name.
     pub fn rows(&self, now: Timestamp) -> Vec<WorkerRow> {
-        let mut rows: Vec<WorkerRow> = self
-            .known(now, Sweep::Now)
+        let known = self.known(now, Sweep::Now);
+        let mut rows: Vec<WorkerRow> = known
             .entries
             .values()
             .map(|entry| WorkerRow {
@@ -225,8 +225,10 @@ impl Workers {
                 program_version: entry.info.program_version.clone(),
                 silent: now.since(entry.heard),
                 draining: entry.draining,
+                gpus: known.gpus.get(&entry.info.id).cloned().unwrap_or_default(),
             })
             .collect();
+        drop(known);
         rows.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         rows
     }
@@ -276,6 +278,8 @@ mod tests {
             assert_eq!(tell(number, at(1)), Ok((number + 1).min(MOST_GPU_WORKERS)));
         }
         assert_eq!(tell(0, at(2)), Ok(MOST_GPU_WORKERS), "those who are told of go on to be");
+        let shown = workers.rows(at(2)).into_iter().filter(|row| row.gpus == [gpu.clone()]).count();
+        assert_eq!(shown, MOST_GPU_WORKERS);
         join(MOST_GPU_WORKERS, at(5));
         assert_eq!(workers.gpus(at(12)), [], "they are gone with their workers");
         assert_eq!(tell(MOST_GPU_WORKERS, at(12)), Ok(1), "and leave room to others");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{DecodeError, required};
 use crate::checkpoint::Checkpoint;
+use crate::gpu::GpuLoad;
 use crate::id::{ArtifactHash, AttemptNumber, Name, SlotNumber, TrialId, WorkerId};
 use crate::proto as pb;
 use crate::space::MAX_TRIALS;
@@ -321,6 +322,7 @@ impl From<WorkerRow> for pb::WorkerRow {
             program_version: it.program_version,
             silent_ms: millis(it.silent),
             draining: it.draining,
+            gpus: it.gpus.iter().map(pb::Gpu::from).collect(),
         }
     }
 }
@@ -338,6 +340,7 @@ impl TryFrom<pb::WorkerRow> for WorkerRow {
             program_version: it.program_version,
             silent: Duration::from_millis(it.silent_ms),
             draining: it.draining,
+            gpus: GpuLoad::all_from_wire(it.gpus)?,
         })
     }
 }
@@ -377,6 +380,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::CheckpointPlace;
     use crate::dataset::{Manifest, Shape};
+    use crate::gpu::{GpuMemory, GpuWords};
     use crate::hyperparameter::Hyperparameters;
     use crate::space::Method;
     use crate::trial::{FailureReason, Finite, Metric, Seeds};
@@ -497,6 +501,13 @@ mod tests {
             program_version: "0.1.0".to_owned(),
             silent: Duration::from_millis(300),
             draining: true,
+            gpus: vec![GpuLoad {
+                number: 3,
+                uuid: GpuWords::sanitised("GPU-815"),
+                name: GpuWords::sanitised("NVIDIA H100"),
+                utilization: None,
+                memory: GpuMemory::new(5, 80 << 30),
+            }],
         });
         there_and_back::<_, pb::Best>(Best {
             row: row(),

@@ -1,5 +1,7 @@
 //! The documents of `--json`. Scripts rely on the names of the fields: they are only ever added to.
 
+mod workers;
+
 use std::path::Path;
 
 use fittingroom_common::hyperparameter::Hyperparameters;
@@ -8,10 +10,11 @@ use fittingroom_common::operator::Artifacts;
 use fittingroom_common::record::DatasetRecord;
 use fittingroom_common::trial::{Failure, Finite, Report};
 use fittingroom_common::view::{
-    AttemptHistory, EpochRow, LeaderboardView, SearchSummary, TrialHistory, TrialRow, WorkerRow,
+    AttemptHistory, EpochRow, LeaderboardView, SearchSummary, TrialHistory, TrialRow,
 };
 use serde::Serialize;
 
+pub(crate) use self::workers::{Worker, Workers};
 use crate::access::Entry;
 
 /// One trial, in `leaderboard`, `export` and wherever else a trial is shown.
@@ -180,41 +183,6 @@ impl<'a> From<&'a SearchSummary> for Search<'a> {
 pub(crate) struct Searches<'a> {
     /// Every search.
     pub(crate) searches: Vec<Search<'a>>,
-}
-
-/// One worker, in `workers`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Worker<'a> {
-    worker: &'a str,
-    id: String,
-    device: &'a str,
-    slots: u32,
-    busy: u32,
-    version: &'a str,
-    silent_seconds: f64,
-    draining: bool,
-}
-
-impl<'a> From<&'a WorkerRow> for Worker<'a> {
-    fn from(it: &'a WorkerRow) -> Self {
-        Self {
-            worker: it.name.as_str(),
-            id: it.id.to_string(),
-            device: &it.device,
-            slots: it.slots,
-            busy: it.busy,
-            version: &it.program_version,
-            silent_seconds: it.silent.as_secs_f64(),
-            draining: it.draining,
-        }
-    }
-}
-
-/// `workers --json`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Workers<'a> {
-    /// Every connected worker.
-    pub(crate) workers: Vec<Worker<'a>>,
 }
 
 /// The metrics of one epoch, in `trial` and in `export --epochs`.
