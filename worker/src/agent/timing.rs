@@ -29,7 +29,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             retry_first: Duration::from_millis(200),
-            retry_last: Duration::from_secs(10),
+            retry_last: Duration::from_secs(5),
             lease_wait: Duration::from_secs(20),
             trainer_start: Duration::from_secs(120),
             trainer_silence: Duration::from_secs(600),
