@@ -12,8 +12,8 @@ pub(crate) trait Element: WithDType + Default {
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     /// The numbers as what they are, if that is f32.
     fn as_f32(numbers: &[Self]) -> Option<&[f32]>;
-    /// The same, to change.
-    fn as_f32_mut(numbers: &mut [Self]) -> Option<&mut [f32]>;
+    /// Places for numbers, likewise.
+    fn as_f32_places(places: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]>;
     /// e to this power.
     fn exp(self) -> Self;
     /// The natural logarithm.
@@ -31,7 +31,7 @@ macro_rules! element {
             fn as_f32($numbers: &[Self]) -> Option<&[f32]> {
                 $as_f32
             }
-            fn as_f32_mut($numbers: &mut [Self]) -> Option<&mut [f32]> {
+            fn as_f32_places($numbers: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<f32>]> {
                 $as_f32
             }
             #[inline(always)]
@@ -95,6 +95,28 @@ pub(crate) unsafe fn append<T>(out: &mut Vec<T>, count: usize, write: impl FnOnc
     write(&mut out.spare_capacity_mut()[..count]);
     // SAFETY: there is room for them, and the caller promises that they were written.
     unsafe { out.set_len(out.len() + count) }
+}
+
+/// Appends what an iterator gives. Unlike [`Vec::extend`] it becomes part of the loop that it is called in,
+/// and so of what [`super::simd::dispatch`] compiles.
+#[inline(always)]
+pub(crate) fn extend<T>(out: &mut Vec<T>, items: impl ExactSizeIterator<Item = T>) {
+    out.reserve(items.len());
+    let mut written = 0;
+    for (place, item) in out.spare_capacity_mut().iter_mut().zip(items) {
+        place.write(item);
+        written += 1;
+    }
+    // SAFETY: so many places after the vector's end were written, one after the other.
+    unsafe { out.set_len(out.len() + written) }
+}
+
+/// A vector of what an iterator gives, made as [`extend`] does.
+#[inline(always)]
+pub(crate) fn collect<T>(items: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let mut out = Vec::new();
+    extend(&mut out, items);
+    out
 }
 
 /// A CPU tensor held open for reading.

@@ -3,22 +3,30 @@
 //! The `gemm` crate transposes what it must number by number, which for layers of some hundred units
 //! takes a sixth of their time. In vector registers it is nearly free.
 
-use super::element::Element;
+use std::mem::MaybeUninit;
+
+use super::element::{Element, append};
 use super::simd;
 
 /// The transpose of a row-major matrix.
 pub(crate) fn transpose<T: Element>(numbers: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let mut out = vec![T::zero(); rows * columns];
-    transpose_into(numbers, rows, columns, &mut out);
+    let mut out = Vec::new();
+    append_transpose(&mut out, numbers, rows, columns);
     out
 }
 
-/// [`transpose`] over what `out` holds.
-pub(crate) fn transpose_into<T: Element>(numbers: &[T], rows: usize, columns: usize, out: &mut [T]) {
+/// Appends the [`transpose`]. Nothing is filled with zeros first.
+pub(crate) fn append_transpose<T: Element>(out: &mut Vec<T>, numbers: &[T], rows: usize, columns: usize) {
+    // SAFETY: a transpose has a number for every place.
+    unsafe { append(out, rows * columns, |out| write_transpose(numbers, rows, columns, out)) }
+}
+
+/// Writes the transpose to every place of `out`.
+fn write_transpose<T: Element>(numbers: &[T], rows: usize, columns: usize, out: &mut [MaybeUninit<T>]) {
     assert_eq!(numbers.len(), rows * columns, "{rows} rows of {columns}");
     assert_eq!(out.len(), rows * columns, "{rows} rows of {columns}");
     #[cfg(target_arch = "x86_64")]
-    if let (Some(numbers), Some(out)) = (T::as_f32(numbers), T::as_f32_mut(out)) {
+    if let (Some(numbers), Some(out)) = (T::as_f32(numbers), T::as_f32_places(out)) {
         match simd::vectors() {
             simd::Vectors::Avx512 if rows.min(columns) >= x86::WIDE => {
                 // SAFETY: the CPU has the features, and the sizes were checked.
@@ -34,7 +42,7 @@ pub(crate) fn transpose_into<T: Element>(numbers: &[T], rows: usize, columns: us
     plain(numbers, rows, columns, out);
 }
 
-fn plain<T: Element>(numbers: &[T], rows: usize, columns: usize, out: &mut [T]) {
+fn plain<T: Element>(numbers: &[T], rows: usize, columns: usize, out: &mut [MaybeUninit<T>]) {
     /// Rows and columns that are moved together, so that the lines of the cache on both sides stay there.
     const BLOCK: usize = 16;
     simd::dispatch(
@@ -46,7 +54,7 @@ fn plain<T: Element>(numbers: &[T], rows: usize, columns: usize, out: &mut [T]) 
                     for column in first..columns.min(first + BLOCK) {
                         let out = &mut out[column * rows..][block.clone()];
                         for (out, row) in out.iter_mut().zip(block.clone()) {
-                            *out = numbers[row * columns + column];
+                            out.write(numbers[row * columns + column]);
                         }
                     }
                 }
@@ -65,6 +73,9 @@ mod x86 {
         _mm512_loadu_ps, _mm512_permutex2var_ps, _mm512_setr_epi32, _mm512_storeu_ps,
     };
 
+    /// A place for a number.
+    type Place = std::mem::MaybeUninit<f32>;
+
     /// Rows and columns of a tile with AVX-512.
     pub(super) const WIDE: usize = 16;
     /// Rows and columns of a tile with AVX2.
@@ -78,9 +89,9 @@ mod x86 {
 
     /// # Safety
     ///
-    /// Both slices must have `rows * columns` numbers, and both sizes be at least [`WIDE`].
+    /// Both slices must have `rows * columns` numbers, and both sizes be at least [`WIDE`]. Every place is written.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose_wide(numbers: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
+    pub(super) unsafe fn transpose_wide(numbers: &[f32], rows: usize, columns: usize, out: &mut [Place]) {
         let lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
         let upper = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         // Columns outermost: what is written then lies close together, which matters more than what is read.
@@ -101,7 +112,7 @@ mod x86 {
                 for (inner, line) in tile.into_iter().enumerate() {
                     let to = out.as_mut_ptr().wrapping_add((column + inner) * rows + row);
                     // SAFETY: the tile lies within the transpose.
-                    unsafe { _mm512_storeu_ps(to, line) };
+                    unsafe { _mm512_storeu_ps(to.cast(), line) };
                 }
             }
         }
@@ -109,9 +120,9 @@ mod x86 {
 
     /// # Safety
     ///
-    /// Both slices must have `rows * columns` numbers, and both sizes be at least [`NARROW`].
+    /// Both slices must have `rows * columns` numbers, and both sizes be at least [`NARROW`]. Every place is written.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_narrow(numbers: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
+    pub(super) unsafe fn transpose_narrow(numbers: &[f32], rows: usize, columns: usize, out: &mut [Place]) {
         for column in starts::<NARROW>(columns) {
             for row in starts::<NARROW>(rows) {
                 let from = |inner: usize| numbers.as_ptr().wrapping_add((row + inner) * columns + column);
@@ -131,7 +142,7 @@ mod x86 {
                 for (inner, line) in tile.into_iter().enumerate() {
                     let to = out.as_mut_ptr().wrapping_add((column + inner) * rows + row);
                     // SAFETY: the tile lies within the transpose.
-                    unsafe { _mm256_storeu_ps(to, line) };
+                    unsafe { _mm256_storeu_ps(to.cast(), line) };
                 }
             }
         }
@@ -143,14 +154,16 @@ mod tests {
     use super::*;
 
     /// For each size a matrix whose numbers are all different, and where each must come to lie.
-    fn check(name: &str, transpose: impl Fn(&[f32], usize, usize, &mut [f32])) {
+    fn check(name: &str, transpose: impl Fn(&[f32], usize, usize, &mut [MaybeUninit<f32>])) {
         for (rows, columns) in [(16, 16), (8, 300), (17, 31), (64, 33), (300, 48), (100, 10), (1, 5)] {
             let numbers: Vec<f32> = (0..rows * columns).map(|number| number as f32).collect();
-            let mut out = vec![f32::NAN; rows * columns];
+            let mut out = vec![MaybeUninit::new(f32::NAN); rows * columns];
             transpose(&numbers, rows, columns, &mut out);
             for row in 0..rows {
                 for column in 0..columns {
-                    let (found, expected) = (out[column * rows + row], numbers[row * columns + column]);
+                    // SAFETY: every place had a number before.
+                    let found = unsafe { out[column * rows + row].assume_init() };
+                    let expected = numbers[row * columns + column];
                     assert_eq!(found, expected, "{name}: {rows} rows of {columns}, at {row} and {column}");
                 }
             }
@@ -159,7 +172,7 @@ mod tests {
 
     #[test]
     fn every_number_lands_at_its_place() {
-        check("as this CPU does it", transpose_into);
+        check("as this CPU does it", write_transpose);
         check("plain", plain);
         #[cfg(target_arch = "x86_64")]
         if simd::vectors() != simd::Vectors::Baseline {

@@ -50,7 +50,9 @@ pub(crate) fn mixed_cross_entropy(
     }
     let (_, batch, classes) = logits.dims3()?;
     let (labels, mixed) = (labels.clone(), mixed.cloned());
-    apply_unary(CrossEntropy { batch, classes, labels, mixed, smoothing: smoothing.into() }, logits, tape)
+    let op =
+        CrossEntropy { batch, classes, labels, mixed, smoothing: smoothing.into(), log_sums: Vec::new() };
+    apply_unary(op, logits, tape)
 }
 
 /// [`cross_entropy`] in candle's ops.
@@ -98,6 +100,8 @@ struct CrossEntropy {
     labels: Arc<[u8]>,
     mixed: Option<Mixed>,
     smoothing: Vec<f64>,
+    /// Of each row: what [`log_sum`] gave in the forward pass.
+    log_sums: Vec<f64>,
 }
 
 /// One image's logits in one lane, and its target.
@@ -140,9 +144,9 @@ impl Unary for CrossEntropy {
     }
 
     fn forward<T: Element>(&mut self, logits: &[T]) -> Vec<T> {
+        let log_sums: Vec<T> = logits.chunks_exact(self.classes).map(log_sum).collect();
         let mut losses = vec![0.0; self.smoothing.len()];
-        for Row { lane, label, other, smoothing, logits } in self.rows(logits) {
-            let log_sum = log_sum(logits);
+        for (Row { lane, label, other, smoothing, logits }, &log_sum) in self.rows(logits).zip(&log_sums) {
             let loss_of = |label: usize| (log_sum - logits[label]).to_f64();
             let mut loss = match other {
                 None => (1.0 - smoothing) * loss_of(label),
@@ -156,13 +160,15 @@ impl Unary for CrossEntropy {
             }
             losses[lane] += loss;
         }
+        self.log_sums = log_sums.into_iter().map(T::to_f64).collect();
         losses.into_iter().map(|loss| T::from_f64(loss / self.batch as f64)).collect()
     }
 
     fn backward<T: Element>(&self, logits: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
         let mut gradient = Vec::with_capacity(logits.len());
-        for Row { lane, label, other, smoothing, logits } in self.rows(logits) {
-            let log_sum = log_sum(logits);
+        for (Row { lane, label, other, smoothing, logits }, log_sum) in self.rows(logits).zip(&self.log_sums)
+        {
+            let log_sum = T::from_f64(*log_sum);
             let scale = dy[lane] / T::from_f64(self.batch as f64);
             let spread = T::from_f64(smoothing / self.classes as f64);
             let first = gradient.len();

@@ -8,7 +8,7 @@ use rand::RngCore;
 use super::{Tape, Unary, apply_unary, compose_unary};
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::Element;
+use crate::train::element::{Element, collect, extend};
 use crate::train::simd;
 
 /// What dropout does to one lane in one step.
@@ -37,8 +37,7 @@ pub(crate) fn dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Re
     if let Some(gpu) = Gpu::of(x) {
         return super::cuda::dropout(gpu, x, lanes, tape);
     }
-    let size = x.elem_count() / lanes.len();
-    let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, size)).collect();
+    let factors = factors(lanes, x.elem_count() / lanes.len());
     if matches!(x.device(), Device::Cpu) {
         apply_unary(Dropout { shape: x.shape().clone(), factors }, x, tape)
     } else {
@@ -50,25 +49,27 @@ fn composed(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
     x * Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?
 }
 
-/// For each unit, what it is multiplied with: 0, or 1 / (1 - probability).
-pub(super) fn factors(lane: &Draw, size: usize) -> Vec<f32> {
-    if lane.probability == 0.0 {
-        return vec![1.0; size];
-    }
-    let mut generator = lane.stream.generator();
-    let (threshold, kept) = lane.threshold(&mut generator);
+/// For each of so many units of each lane, what it is multiplied with: 0, or 1 / (1 - probability).
+pub(super) fn factors(lanes: &[Draw], size: usize) -> Vec<f32> {
+    let mut factors = Vec::with_capacity(lanes.len() * size);
     let mut bytes = vec![0; size * 2];
-    generator.fill_bytes(&mut bytes);
-    let mut factors = vec![0.0; size];
-    simd::dispatch(
-        #[inline(always)]
-        || {
-            for (factor, bytes) in factors.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                let draw = u32::from(u16::from_le_bytes(*bytes));
-                *factor = if draw < threshold { 0.0 } else { kept };
-            }
-        },
-    );
+    for lane in lanes {
+        if lane.probability == 0.0 {
+            factors.resize(factors.len() + size, 1.0);
+            continue;
+        }
+        let mut generator = lane.stream.generator();
+        let (threshold, kept) = lane.threshold(&mut generator);
+        generator.fill_bytes(&mut bytes);
+        let factor = |bytes: &[u8; 2]| match u32::from(u16::from_le_bytes(*bytes)) < threshold {
+            true => 0.0,
+            false => kept,
+        };
+        simd::dispatch(
+            #[inline(always)]
+            || extend(&mut factors, bytes.as_chunks().0.iter().map(factor)),
+        );
+    }
     factors
 }
 
@@ -79,16 +80,11 @@ struct Dropout {
 
 impl Dropout {
     fn multiplied<T: Element>(&self, numbers: &[T]) -> Vec<T> {
-        let mut out = vec![T::zero(); numbers.len()];
+        let multiplied = |(number, factor): (&T, &f32)| *number * T::from_f64(f64::from(*factor));
         simd::dispatch(
             #[inline(always)]
-            || {
-                for ((out, number), factor) in out.iter_mut().zip(numbers).zip(&self.factors) {
-                    *out = *number * T::from_f64(f64::from(*factor));
-                }
-            },
-        );
-        out
+            || collect(numbers.iter().zip(&self.factors).map(multiplied)),
+        )
     }
 }
 
@@ -118,7 +114,7 @@ mod tests {
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
         let lanes = [draw(0.5, 1), draw(0.2, 2), draw(0.0, 3)];
-        let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, 12)).collect();
+        let factors = factors(&lanes, 12);
         let x = numbers("x", &[3, 4, 3]);
         check_unary("dropout", &x, &|x, tape| dropout(x, &lanes, tape), &|x| composed(x, factors.clone()));
     }

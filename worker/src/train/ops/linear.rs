@@ -11,10 +11,10 @@ use super::{
 };
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::Element;
+use crate::train::element::{Element, collect};
 use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::simd;
-use crate::train::transpose::transpose_into;
+use crate::train::transpose::append_transpose;
 
 /// A fully connected layer.
 ///
@@ -67,19 +67,18 @@ impl Weighted for Linear {
         let Self { batch, inputs, outputs, .. } = *self;
         let mut y = Vec::with_capacity(self.lanes * batch * outputs);
         // A product runs along vectors of one side, which must lie the other way for it: the smaller one moves.
-        let mut moved = vec![T::zero(); inputs * batch.min(outputs)];
-        let mut of_outputs = Vec::new();
+        let (mut moved, mut of_outputs) = (Vec::new(), Vec::new());
         for (lane, bias) in bias.chunks_exact(outputs).enumerate() {
             let first = y.len();
             let (x, weight) = (self.input_of(x, lane), self.weight_of(weight, lane));
+            moved.clear();
             if batch < outputs {
-                transpose_into(x.numbers(), batch, inputs, &mut moved);
+                append_transpose(&mut moved, x.numbers(), batch, inputs);
                 of_outputs.clear();
                 append_product(&mut of_outputs, weight, Matrix::new(&moved, inputs, batch));
-                y.resize(first + batch * outputs, T::zero());
-                transpose_into(&of_outputs, outputs, batch, &mut y[first..]);
+                append_transpose(&mut y, &of_outputs, outputs, batch);
             } else {
-                transpose_into(weight.numbers(), outputs, inputs, &mut moved);
+                append_transpose(&mut moved, weight.numbers(), outputs, inputs);
                 append_product(&mut y, x, Matrix::new(&moved, inputs, outputs));
             }
             add_bias(&mut y[first..], bias, self.activation);
@@ -152,18 +151,10 @@ pub(super) fn before_activation<'a, T: Element>(
 ) -> (Cow<'a, [T]>, Vec<f64>) {
     let dz = match activation {
         Activation::Identity => Cow::Borrowed(dy),
-        Activation::Relu => {
-            let mut dz = vec![T::zero(); dy.len()];
-            simd::dispatch(
-                #[inline(always)]
-                || {
-                    for ((dz, y), dy) in dz.iter_mut().zip(y).zip(dy) {
-                        *dz = activation.backward(*y, *dy);
-                    }
-                },
-            );
-            Cow::Owned(dz)
-        }
+        Activation::Relu => Cow::Owned(simd::dispatch(
+            #[inline(always)]
+            || collect(y.iter().zip(dy).map(|(y, dy)| activation.backward(*y, *dy))),
+        )),
     };
     let [dbias] = simd::dispatch(
         #[inline(always)]

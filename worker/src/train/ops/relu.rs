@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Shape, Tensor};
 use super::{Activation, Tape, Unary, apply_unary, compose_unary};
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::Element;
+use crate::train::element::{Element, collect};
 use crate::train::simd;
 
 /// ReLU of activations of any shape.
@@ -38,14 +38,14 @@ impl Unary for Relu {
     fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
         simd::dispatch(
             #[inline(always)]
-            || x.iter().map(|x| Activation::Relu.apply(*x)).collect(),
+            || collect(x.iter().map(|x| Activation::Relu.apply(*x))),
         )
     }
 
     fn backward<T: Element>(&self, _x: &[T], y: &[T], dy: &[T]) -> Vec<T> {
         simd::dispatch(
             #[inline(always)]
-            || y.iter().zip(dy).map(|(y, dy)| Activation::Relu.backward(*y, *dy)).collect(),
+            || collect(y.iter().zip(dy).map(|(y, dy)| Activation::Relu.backward(*y, *dy))),
         )
     }
 }

@@ -12,7 +12,7 @@ use crate::train::simd;
 /// Drops channels of `x`: `[lanes, batch, height, width, channels]`, each lane by its own draws.
 pub(crate) fn spatial_dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Result<Tensor> {
     let (_, batch, _, _, channels) = x.dims5()?;
-    let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, batch * channels)).collect();
+    let factors = factors(lanes, batch * channels);
     if matches!(x.device(), Device::Cpu) {
         apply_unary(SpatialDropout { shape: x.shape().clone(), channels, factors }, x, tape)
     } else {
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn gradients_are_those_of_finite_differences_and_of_the_composed_form() {
         let lanes = [draw(0.5, 1), draw(0.2, 2), draw(0.0, 3)];
-        let factors: Vec<f32> = lanes.iter().flat_map(|lane| factors(lane, 6)).collect();
+        let factors = factors(&lanes, 6);
         assert!(factors.contains(&0.0), "nothing is dropped");
         let x = numbers("x", &[3, 2, 2, 4, 3]);
         check_unary("spatial dropout", &x, &|x, tape| spatial_dropout(x, &lanes, tape), &|x| {

@@ -25,7 +25,7 @@ use crate::train::element::Element;
 use crate::train::matrix::{Matrix, Write, multiply};
 use crate::train::ops::linear::before_activation;
 use crate::train::ops::{InputGradient, Window};
-use crate::train::transpose::transpose_into;
+use crate::train::transpose::transpose;
 
 /// With fewer channels on either side, the transforms take longer than the multiplications that
 /// they save.
@@ -119,13 +119,9 @@ fn forward_by<T: Element, W: Scheme<R, S>, const R: usize, const S: usize>(
     let Geometry { outputs, windows, activation, .. } = *geometry;
     let channels = windows.channels;
     let weights = transform_weights::<T, W, R, S>(weight, outputs, channels);
-    let weights = weights.each_ref().map(|row| {
-        row.each_ref().map(|of_outputs| {
-            let mut of_channels = vec![T::zero(); of_outputs.len()];
-            transpose_into(of_outputs, outputs, channels, &mut of_channels);
-            of_channels
-        })
-    });
+    let weights = weights
+        .each_ref()
+        .map(|row| row.each_ref().map(|of_outputs| transpose(of_outputs, outputs, channels)));
     let mut transform = PixelTransform::<T, S>::new(grid);
     let mut back = ResultTransform::<T, S>::new(grid);
     let (mut pixels, mut results) = (no_places(), no_places());
