@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fittingroom_common::dataset::{Dataset, DatasetError};
 
-use crate::train::data::Images;
+use crate::train::data::Placed;
 use crate::train::device::{DeviceChoice, DeviceError};
 use crate::train::evaluate::predict;
 use crate::train::model::ImageShape;
@@ -79,7 +79,8 @@ pub fn run(
     if shape != record.images {
         return Err(PredictCommandError::Unfitting { model: record.images, dataset: shape });
     }
-    let images = Images::new(&dataset.test, &dataset.shape, record.input, &opened.device)?;
+    let placed = Placed::new(dataset, &opened.device)?;
+    let images = placed.test(record.input);
     let all: Vec<u32> = (0..images.count() as u32).collect();
     let classes = predict(&model, &images, &all)?;
     let mut out = BufWriter::new(out);
@@ -87,7 +88,7 @@ pub fn run(
         writeln!(out, "{class}")?;
     }
     out.flush()?;
-    let labels = dataset.test.labels.iter().map(|label| usize::from(*label));
+    let labels = placed.dataset().test.labels.iter().map(|label| usize::from(*label));
     let right = classes.iter().zip(labels).filter(|(class, label)| *class == label).count();
     let share = 100.0 * right as f64 / classes.len().max(1) as f64;
     writeln!(notes, "{right} of {} test images right: {share:.2} %", classes.len())?;

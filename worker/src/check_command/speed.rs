@@ -9,6 +9,7 @@ use fittingroom_common::dataset::{Dataset, Part, Shape};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter};
 use fittingroom_common::trial::Seeds;
 
+use crate::train::data::Placed;
 use crate::train::device::{DeviceChoice, Opened};
 use crate::train::hyper::{Group, SettingsError};
 use crate::train::{Progress, Testing, TrainError, train};
@@ -59,9 +60,10 @@ impl Load {
     /// Trains for two epochs and measures the second.
     pub(super) fn measure(self, opened: &Opened) -> Result<Speed, TrainError> {
         let dataset = drawn(self.batch * (STEPS / self.lanes as usize).max(FEWEST_STEPS));
+        let placed = Placed::new(dataset, &opened.device)?;
         let monitor = Monitor::start(opened.choice);
         let mut images_per_second = None;
-        let trained = train(&self.group()?, &dataset, &opened.device, Testing::Never, &mut |progress| {
+        let trained = train(&self.group()?, &placed, Testing::Never, &mut |progress| {
             if let Progress::Epoch([Ok(report), ..]) = progress {
                 images_per_second = Some(report.images_per_second * self.lanes as f64);
             }

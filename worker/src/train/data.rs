@@ -9,6 +9,7 @@ use rand::seq::SliceRandom;
 use super::augment::{Changes, Frame, device, host};
 #[cfg(feature = "cuda")]
 use super::cuda::{File, Gpu, Grid};
+use super::element::extend;
 use super::hyper::{InputStandardization, Visiting};
 use super::ops::cross_entropy::Mixed;
 use super::rng;
@@ -145,16 +146,69 @@ fn affine(mean: f64, deviation: f64) -> (f64, f64) {
     (1.0 / (255.0 * deviation), -mean / deviation)
 }
 
-/// The images of one part of a dataset, where the device can read them.
-#[derive(Debug)]
+/// A dataset where a device can read it: for the CPU as it lies in memory; any other device has all pixels.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    dataset: Dataset,
+    device: Device,
+    /// `[images, pixels]`, to train on and to test on, if the device is not the CPU.
+    on_device: Option<[Tensor; 2]>,
+}
+
+impl Placed {
+    /// Brings a dataset to a device.
+    pub fn new(dataset: Dataset, device: &Device) -> Result<Self> {
+        let bring = |part: &Part| {
+            Tensor::from_slice(&part.pixels, (part.labels.len(), dataset.shape.pixels()), device)
+        };
+        let on_device = match device {
+            Device::Cpu => None,
+            Device::Cuda(_) | Device::Metal(_) => Some([bring(&dataset.train)?, bring(&dataset.test)?]),
+        };
+        Ok(Self { dataset, device: device.clone(), on_device })
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The images to train and validate on.
+    pub fn training(&self, input: Standardization) -> Images<'_> {
+        self.images(&self.dataset.train, input, self.on_device.as_ref().map(|[training, _]| training))
+    }
+
+    /// The images to test on.
+    pub fn test(&self, input: Standardization) -> Images<'_> {
+        self.images(&self.dataset.test, input, self.on_device.as_ref().map(|[_, test]| test))
+    }
+
+    fn images<'a>(
+        &'a self,
+        part: &'a Part,
+        input: Standardization,
+        on_device: Option<&'a Tensor>,
+    ) -> Images<'a> {
+        let Shape { height, width, .. } = self.dataset.shape;
+        Images { part, height, width, input, on_device, device: &self.device }
+    }
+}
+
+/// The images of one part of a dataset, where the device can read them, and how they become inputs.
+#[derive(Clone, Copy, Debug)]
 pub struct Images<'a> {
     part: &'a Part,
     height: usize,
     width: usize,
     input: Standardization,
     /// All pixels on the device, if that is not the CPU: `[images, pixels]`.
-    on_device: Option<Tensor>,
-    device: Device,
+    on_device: Option<&'a Tensor>,
+    device: &'a Device,
 }
 
 /// Images and their classes.
@@ -168,19 +222,7 @@ pub struct Batch {
     pub mixed: Option<Mixed>,
 }
 
-impl<'a> Images<'a> {
-    /// The images of a part.
-    pub fn new(part: &'a Part, shape: &Shape, input: Standardization, device: &Device) -> Result<Self> {
-        let on_device = match device {
-            Device::Cpu => None,
-            Device::Cuda(_) | Device::Metal(_) => {
-                Some(Tensor::from_slice(&part.pixels, (part.labels.len(), shape.pixels()), device)?)
-            }
-        };
-        let (height, width) = (shape.height, shape.width);
-        Ok(Self { part, height, width, input, on_device, device: device.clone() })
-    }
-
+impl Images<'_> {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.part.labels.len()
@@ -188,8 +230,8 @@ impl<'a> Images<'a> {
 
     /// These images, in this order, standardised.
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
-        let images = match &self.on_device {
-            Some(all) => self.gathered(all, &Tensor::new(indices, &self.device)?)?,
+        let images = match self.on_device {
+            Some(all) => self.gathered(all, &Tensor::new(indices, self.device)?)?,
             None => self.on_host(self.standardized(indices.iter().map(|&index| self.grey(index))))?,
         };
         let labels = indices.iter().map(|&index| self.label(index)).collect();
@@ -202,9 +244,9 @@ impl<'a> Images<'a> {
             return self.batch(indices);
         };
         let frame = Frame { height: self.height, width: self.width };
-        let images = match &self.on_device {
+        let images = match self.on_device {
             Some(all) => {
-                let grey = all.index_select(&Tensor::new(indices, &self.device)?, 0)?;
+                let grey = all.index_select(&Tensor::new(indices, self.device)?, 0)?;
                 let images = self.input.composed(&device::place(&grey, placements, frame)?)?;
                 mix.iter().try_fold(images, |images, mix| device::mix(&images, mix, frame))?
             }
@@ -236,7 +278,7 @@ impl<'a> Images<'a> {
     /// Images that are on the device, standardised.
     fn gathered(&self, all: &Tensor, indices: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let (Some(gpu), Standardization::Fixed { mean, deviation }) = (Gpu::on(&self.device), self.input) {
+        if let (Some(gpu), Standardization::Fixed { mean, deviation }) = (Gpu::on(self.device), self.input) {
             let (count, pixels) = (indices.elem_count(), self.height * self.width);
             let images = gpu.empty((count, pixels))?;
             let ((factor, offset), count) = (affine(mean, deviation), count * pixels);
@@ -260,16 +302,14 @@ impl<'a> Images<'a> {
     /// Standardises images of bytes, one after the other.
     fn standardized<'b>(&self, grey: impl ExactSizeIterator<Item = &'b [u8]>) -> Vec<f32> {
         let pixels = self.height * self.width;
-        let mut images = vec![0f32; grey.len() * pixels];
+        let mut images = Vec::with_capacity(grey.len() * pixels);
         simd::dispatch(
             #[inline(always)]
             || {
-                for (image, grey) in images.chunks_exact_mut(pixels).zip(grey) {
+                for grey in grey {
                     let (factor, offset) = self.input.affine(grey);
                     let (factor, offset) = (factor as f32, offset as f32);
-                    for (value, grey) in image.iter_mut().zip(grey) {
-                        *value = f32::from(*grey) * factor + offset;
-                    }
+                    extend(&mut images, grey.iter().map(|grey| f32::from(*grey) * factor + offset));
                 }
             },
         );
@@ -278,7 +318,7 @@ impl<'a> Images<'a> {
 
     fn on_host(&self, images: Vec<f32>) -> Result<Tensor> {
         let values = images.len();
-        Tensor::from_vec(images, values, &self.device)
+        Tensor::from_vec(images, values, self.device)
     }
 
     fn shaped(&self, images: &Tensor, indices: &[u32]) -> Result<Tensor> {
@@ -301,24 +341,17 @@ pub struct Data<'a> {
 
 impl<'a> Data<'a> {
     /// Splits a dataset and standardises it, by its training images if by any.
-    pub fn new(
-        dataset: &'a Dataset,
-        split_seed: u64,
-        standardization: InputStandardization,
-        device: &Device,
-    ) -> Result<Self> {
-        let shape = &dataset.shape;
+    pub fn new(placed: &'a Placed, split_seed: u64, standardization: InputStandardization) -> Self {
+        let dataset = placed.dataset();
         let split = Split::stratified(&dataset.train.labels, split_seed);
         let input = match standardization {
             InputStandardization::Dataset => {
-                Standardization::of(&dataset.train, shape.pixels(), &split.training)
+                Standardization::of(&dataset.train, dataset.shape.pixels(), &split.training)
             }
             InputStandardization::Unit => Standardization::Fixed { mean: 0.0, deviation: 1.0 },
             InputStandardization::PerImage => Standardization::PerImage,
         };
-        let images = Images::new(&dataset.train, shape, input, device)?;
-        let test = Images::new(&dataset.test, shape, input, device)?;
-        Ok(Self { split, input, images, test })
+        Self { images: placed.training(input), test: placed.test(input), split, input }
     }
 }
 
@@ -330,6 +363,12 @@ mod tests {
     use crate::train::model::ImageShape;
     use crate::train::ops::testing::{assert_close, flat};
     use crate::train::rng::Moment;
+    use crate::train::testing::on_cpu;
+
+    /// A dataset of this part alone.
+    fn placed(part: &Part, shape: Shape) -> Placed {
+        on_cpu(&Dataset { shape, train: part.clone(), test: part.clone() })
+    }
 
     #[test]
     fn a_tenth_of_every_class_validates_and_nothing_is_in_both_parts() {
@@ -377,10 +416,10 @@ mod tests {
             labels: vec![0, 1, 2, 3, 4, 0].into(),
         };
         let input = Standardization::of(&part, 63, &[0, 1, 2, 3, 4, 5]);
-        let on_host = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
+        let placed = placed(&part, shape);
+        let on_host = placed.training(input);
         let all = Tensor::from_slice(&part.pixels, (6, 63), &Device::Cpu).expect("good");
-        let on_device =
-            Images { on_device: Some(all), ..Images::new(&part, &shape, input, &Device::Cpu).expect("good") };
+        let on_device = Images { on_device: Some(&all), ..on_host };
         let images = ImageShape::of(&shape);
         let indices = [5, 0, 3, 1, 4];
         let values = |batch: &Batch| {
@@ -421,7 +460,8 @@ mod tests {
             labels: vec![0, 1, 2, 3].into(),
         };
         let input = Standardization::Fixed { mean: 0.0, deviation: 1.0 / 255.0 };
-        let images = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
+        let placed = placed(&part, shape);
+        let images = placed.training(input);
         let off = Augmentation::default();
         let mut swapped = 0;
         for (name, settings) in [
@@ -456,7 +496,8 @@ mod tests {
         let Standardization::Fixed { mean, deviation } = input else { panic!("{input:?}") };
         assert_close("mean", &[mean], &[0.4], 1e-12);
         let shape = Shape { height: 1, width: 2, classes: 2, train_images: 3, test_images: 0 };
-        let images = Images::new(&part, &shape, input, &Device::Cpu).expect("good");
+        let placed = placed(&part, shape);
+        let images = placed.training(input);
         let batch = images.batch(&[1, 0]).expect("good");
         assert_eq!((batch.images.dims(), &*batch.labels), (&[1, 2, 1, 2, 1][..], &[1, 0][..]));
         let expected = [0.2, 0.4, 0.0, 1.0].map(|grey| (grey - mean) / deviation);
@@ -499,7 +540,8 @@ mod tests {
                 ],
             ),
         ] {
-            let data = Data::new(&dataset, 1, standardization, &Device::Cpu).expect("good");
+            let placed = on_cpu(&dataset);
+            let data = Data::new(&placed, 1, standardization);
             let batch = data.test.batch(&[0, 1, 2, 3]).expect("good");
             assert_close(&format!("{standardization:?}"), &flat(&batch.images), &expected, 1e-6);
             let grey: Vec<f32> = pixels.concat().into_iter().map(f32::from).collect();
@@ -516,7 +558,8 @@ mod tests {
             labels: vec![0, 1].into(),
         };
         let shape = Shape { height: 8, width: 8, classes: 2, train_images: 2, test_images: 2 };
-        let images = Images::new(&part, &shape, Standardization::PerImage, &Device::Cpu).expect("good");
+        let placed = placed(&part, shape);
+        let images = placed.training(Standardization::PerImage);
         for index in [0, 1] {
             let values = flat(&images.batch(&[index]).expect("good").images);
             let moment = |power| values.iter().map(|value| value.powi(power)).sum::<f64>() / 64.0;

@@ -45,13 +45,11 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use candle_core::Device;
-use fittingroom_common::dataset::Dataset;
 use fittingroom_common::trial::Report;
 
 use self::augment::{Augmenter, ShiftTooLarge};
 use self::checkpoint::{Checkpoint, CheckpointError};
-use self::data::{Batch, Data, Standardization};
+use self::data::{Batch, Data, Placed, Standardization};
 use self::evaluate::{Tally, evaluate};
 use self::hyper::{Group, SettingsError};
 use self::lanes::{LaneEpoch, Next, finite};
@@ -196,7 +194,7 @@ impl From<ModelError> for TrainError {
     }
 }
 
-/// Trains a group of trials.
+/// Trains a group of trials, where the dataset is.
 ///
 /// The training loss is the mean of the objective as it was minimised: with dropout, with label
 /// smoothing, without weight decay or L1 penalty, each image at the step that trained on it.
@@ -208,12 +206,11 @@ impl From<ModelError> for TrainError {
 /// best epoch: what is trained is what was last reported.
 pub fn train(
     group: &Group,
-    dataset: &Dataset,
-    device: &Device,
+    placed: &Placed,
     testing: Testing,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
 ) -> Result<Outcome, TrainError> {
-    run(None, group, dataset, device, testing, on_progress)
+    run(None, group, placed, testing, on_progress)
 }
 
 /// Goes on with the training of a group from a checkpoint of it: whatever step it was interrupted
@@ -225,25 +222,24 @@ pub fn train(
 pub fn resume(
     checkpoint: &Checkpoint,
     group: &Group,
-    dataset: &Dataset,
-    device: &Device,
+    placed: &Placed,
     testing: Testing,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
 ) -> Result<Outcome, TrainError> {
-    run(Some(checkpoint), group, dataset, device, testing, on_progress)
+    run(Some(checkpoint), group, placed, testing, on_progress)
 }
 
 fn run(
     checkpoint: Option<&Checkpoint>,
     group: &Group,
-    dataset: &Dataset,
-    device: &Device,
+    placed: &Placed,
     testing: Testing,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<Stop>,
 ) -> Result<Outcome, TrainError> {
     let (lanes, epochs) = (group.lanes.len(), group.shape.epochs);
     let smoothing: Vec<f64> = group.lanes.iter().map(|lane| lane.label_smoothing).collect();
-    let data = Data::new(dataset, group.split_seed, group.shape.input, device)?;
+    let (dataset, device) = (placed.dataset(), placed.device());
+    let data = Data::new(placed, group.split_seed, group.shape.input);
     let smallest_batch = group.shape.smallest_batch();
     if data.split.training.len() < smallest_batch {
         let images = dataset.train.labels.len();

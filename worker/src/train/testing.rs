@@ -1,10 +1,12 @@
 //! What the engine's tests share: small groups of trials and a small dataset.
 
+use candle_core::Device;
 use fittingroom_common::dataset::{Dataset, Part, Shape};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter};
 use fittingroom_common::rng::Stream;
 use rand::Rng;
 
+use super::data::Placed;
 use super::hyper::Group;
 use fittingroom_common::trial::Seeds;
 
@@ -25,6 +27,11 @@ pub(crate) fn hyperparameters(settings: Settings<'_>) -> Hyperparameters {
 pub(crate) fn group(trials: &[(Settings<'_>, Seeds)]) -> Group {
     let trials: Vec<_> = trials.iter().map(|(settings, seeds)| (hyperparameters(settings), *seeds)).collect();
     Group::of(&trials).expect("a group")
+}
+
+/// A dataset to train on with the CPU.
+pub(crate) fn on_cpu(dataset: &Dataset) -> Placed {
+    Placed::new(dataset.clone(), &Device::Cpu).expect("nothing moves")
 }
 
 /// Noisy images of 3 classes, each with a bright spot in another place: quickly learnt.

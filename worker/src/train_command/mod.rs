@@ -18,7 +18,7 @@ use self::checkpoints::{Checkpoints, Told};
 pub use self::plan::AgainError;
 use self::plan::{Asked, Plan};
 use crate::train::checkpoint::CheckpointError;
-use crate::train::data::Split;
+use crate::train::data::{Placed, Split};
 use crate::train::device::{DeviceChoice, DeviceError};
 use crate::train::hyper::SettingsError;
 use crate::train::machine::machine;
@@ -271,9 +271,10 @@ pub fn run(args: &TrainArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Resu
             ControlFlow::Break(Stop)
         }
     };
+    let placed = Placed::new(dataset, &opened.device).map_err(TrainError::from)?;
     let outcome = match &checkpoint {
-        Some(from) => resume(from, &group, &dataset, &opened.device, testing, &mut on_progress)?,
-        None => train(&group, &dataset, &opened.device, testing, &mut on_progress)?,
+        Some(from) => resume(from, &group, &placed, testing, &mut on_progress)?,
+        None => train(&group, &placed, testing, &mut on_progress)?,
     };
     if let Some(error) = ended {
         return Err(error);

@@ -19,7 +19,7 @@ use super::checkpoints::{self, Checkpoints};
 use super::protocol::{DatasetFiles, Event, TrainCommand};
 use super::wish::{Wish, Wishes};
 use crate::train::checkpoint::Checkpoint;
-use crate::train::data::Images;
+use crate::train::data::Placed;
 use crate::train::evaluate::evaluate;
 use crate::train::hyper::Group;
 use crate::train::model::ImageShape;
@@ -75,15 +75,15 @@ impl Ended {
 #[derive(Debug, Default)]
 pub(super) struct Memory(Option<(DatasetFiles, Arc<Known>)>);
 
-/// A dataset, and what a checkpoint says of it.
+/// A dataset where the trainer's device can read it, and what a checkpoint says of it.
 #[derive(Debug)]
 struct Known {
-    dataset: Dataset,
+    placed: Placed,
     record: DatasetRecord,
 }
 
 impl Memory {
-    fn dataset(&mut self, files: &DatasetFiles) -> Result<Arc<Known>, Failure> {
+    fn dataset(&mut self, files: &DatasetFiles, device: &Device) -> Result<Arc<Known>, Failure> {
         if let Some((known, dataset)) = &self.0
             && known == files
         {
@@ -91,13 +91,13 @@ impl Memory {
         }
         // The old one goes first, so that there are never two in memory.
         self.0 = None;
-        let dataset = Arc::new(read(files)?);
+        let dataset = Arc::new(read(files, device)?);
         self.0 = Some((files.clone(), dataset.clone()));
         Ok(dataset)
     }
 }
 
-fn read(files: &DatasetFiles) -> Result<Known, Failure> {
+fn read(files: &DatasetFiles, device: &Device) -> Result<Known, Failure> {
     let bad = |error: &dyn std::fmt::Display| Failure::new(FailureReason::BadData, error.to_string());
     let [a, b, c, d] = files.each_ref().map(|path| {
         let mapped = map(path).map_err(|source| DatasetError::Read { path: path.clone(), source });
@@ -109,7 +109,8 @@ fn read(files: &DatasetFiles) -> Result<Known, Failure> {
     // Agents call the files by their hashes: the content counts.
     let name = Name::sanitised("dataset");
     let manifest = Manifest { name, shape: dataset.shape, files: hashes };
-    Ok(Known { record: DatasetRecord::from(&manifest), dataset })
+    let placed = Placed::new(dataset, device).map_err(TrainError::from)?;
+    Ok(Known { placed, record: DatasetRecord::from(&manifest) })
 }
 
 /// A file as it lies in the system's memory, where all trainers of a machine share it.
@@ -143,12 +144,12 @@ impl Job {
         }
         let mut unheard = None;
         let ended = match self {
-            Self::Train(command) => memory.dataset(&command.dataset).and_then(|dataset| {
+            Self::Train(command) => memory.dataset(&command.dataset, device).and_then(|known| {
                 let mut tell = |event| tell(event).map_err(|error| unheard = Some(error)).is_ok();
-                train_trial(&command, &dataset, device, wishes, &mut tell)
+                train_trial(&command, &known, wishes, &mut tell)
             }),
             Self::Evaluate { dataset, model_file, .. } => {
-                memory.dataset(&dataset).and_then(|known| test(&model_file, &known.dataset, device))
+                memory.dataset(&dataset, device).and_then(|known| test(&model_file, &known.placed))
             }
         };
         match unheard {
@@ -162,7 +163,6 @@ impl Job {
 fn train_trial(
     command: &TrainCommand,
     known: &Known,
-    device: &Device,
     wishes: &Wishes,
     tell: &mut dyn FnMut(Event) -> bool,
 ) -> Result<Ended, Failure> {
@@ -214,8 +214,8 @@ fn train_trial(
         }
     };
     let outcome = match &from {
-        Some(from) => resume(from, &group, &known.dataset, device, testing, &mut on_progress),
-        None => train(&group, &known.dataset, device, testing, &mut on_progress),
+        Some(from) => resume(from, &group, &known.placed, testing, &mut on_progress),
+        None => train(&group, &known.placed, testing, &mut on_progress),
     };
     let outcome = match outcome {
         Err(TrainError::Checkpoint(error)) => return Ok(Ended::Refused(error.to_string())),
@@ -246,18 +246,18 @@ fn train_trial(
     }
 }
 
-fn test(model_file: &std::path::Path, dataset: &Dataset, device: &Device) -> Result<Ended, Failure> {
+fn test(model_file: &Path, placed: &Placed) -> Result<Ended, Failure> {
     let crashed = |detail: String| Failure::new(FailureReason::TrainerCrashed, detail);
-    let (model, record) = save::load(model_file, device).map_err(|error| crashed(error.to_string()))?;
-    let images = ImageShape::of(&dataset.shape);
+    let (model, record) =
+        save::load(model_file, placed.device()).map_err(|error| crashed(error.to_string()))?;
+    let images = ImageShape::of(&placed.dataset().shape);
     if images != record.images {
         let detail = format!("the model is for {:?}, but the dataset has {images:?}", record.images);
         return Err(Failure::new(FailureReason::BadData, detail));
     }
-    let score = Images::new(&dataset.test, &dataset.shape, record.input, device).and_then(|images| {
-        let all: Vec<u32> = (0..images.count() as u32).collect();
-        evaluate(&model, 1, &images, &all, device)
-    });
+    let images = placed.test(record.input);
+    let all: Vec<u32> = (0..images.count() as u32).collect();
+    let score = evaluate(&model, 1, &images, &all, placed.device());
     match score.map_err(TrainError::from)?.first() {
         Some(score) if score.loss.is_finite() => {
             Ok(Ended::Evaluated { loss: score.loss, accuracy: score.accuracy })

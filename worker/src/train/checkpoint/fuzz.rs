@@ -4,16 +4,16 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use candle_core::Device;
-use fittingroom_common::dataset::{Dataset, Manifest};
+use fittingroom_common::dataset::Manifest;
 use fittingroom_common::id::{ArtifactHash, Name};
 use fittingroom_common::record::{DatasetRecord, Recipe, Shuffle};
 use fittingroom_common::trial::Seeds;
 use safetensors::SafeTensors;
 
 use super::{Checkpoint, Entries, Entry, FORMAT, VERSION, hash, save, to_bytes};
+use crate::train::data::Placed;
 use crate::train::hyper::Group;
-use crate::train::testing::{dataset, group, hyperparameters};
+use crate::train::testing::{dataset, group, hyperparameters, on_cpu};
 use crate::train::{Progress, Stop, Testing, TrainError, resume, train};
 
 const SETTINGS: &[(&str, &str)] = &[
@@ -30,15 +30,15 @@ const SEEDS: Seeds = Seeds { split: 1, order: 2, trial: 3 };
 struct Training {
     group: Group,
     recipes: Vec<Recipe>,
-    dataset: Dataset,
+    placed: Placed,
     file: Vec<u8>,
 }
 
 static TRAINING: LazyLock<Training> = LazyLock::new(|| {
-    let dataset = dataset(30, 6);
+    let placed = on_cpu(&dataset(30, 6));
     let manifest = Manifest {
         name: Name::sanitised("spots"),
-        shape: dataset.shape,
+        shape: placed.dataset().shape,
         files: [ArtifactHash::of(b"the files"); 4],
     };
     let recipe = Recipe {
@@ -58,9 +58,9 @@ static TRAINING: LazyLock<Training> = LazyLock::new(|| {
         }
         Progress::Step { .. } | Progress::Epoch(_) => ControlFlow::Continue(()),
     };
-    train(&group, &dataset, &Device::Cpu, Testing::Never, &mut stop_after_two).expect("it trains");
+    train(&group, &placed, Testing::Never, &mut stop_after_two).expect("it trains");
     let file = std::fs::read(&path).expect("it was written");
-    Training { group, recipes, dataset, file }
+    Training { group, recipes, placed, file }
 });
 
 /// A whole file, if the first byte is 0; else the content of one with the right hash, ended by a zero, and
@@ -85,7 +85,7 @@ pub fn checkpoint(bytes: &[u8]) {
 
 /// Goes on with the training for a step and keeps what it comes to; answers whether there was a step left.
 fn go_on(checkpoint: &Checkpoint, path: &Path) -> Result<bool, TrainError> {
-    let Training { group, recipes, dataset, .. } = &*TRAINING;
+    let Training { group, recipes, placed, .. } = &*TRAINING;
     let mut is_kept = false;
     let mut keep = |progress: Progress<'_>| match progress {
         Progress::Step { state, .. } => {
@@ -95,7 +95,7 @@ fn go_on(checkpoint: &Checkpoint, path: &Path) -> Result<bool, TrainError> {
         }
         Progress::Epoch(_) => ControlFlow::Continue(()),
     };
-    resume(checkpoint, group, dataset, &Device::Cpu, Testing::Never, &mut keep)?;
+    resume(checkpoint, group, placed, Testing::Never, &mut keep)?;
     Ok(is_kept)
 }
 

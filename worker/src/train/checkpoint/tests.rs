@@ -2,15 +2,15 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::Device;
 use fittingroom_common::dataset::{Dataset, Manifest};
 use fittingroom_common::id::{ArtifactHash, Name};
 use fittingroom_common::record::{DatasetRecord, Shuffle};
 use fittingroom_common::trial::{Score, Seeds};
 
 use super::*;
+use crate::train::data::Placed;
 use crate::train::hyper::Group;
-use crate::train::testing::{Settings, dataset, group, hyperparameters};
+use crate::train::testing::{Settings, dataset, group, hyperparameters, on_cpu};
 use crate::train::{Divergence, Ended, Outcome, Progress, Stop, Testing, TrainError, resume, train};
 
 /// A lane's epoch: training, validation and test.
@@ -29,7 +29,7 @@ struct Traces {
 struct Training {
     group: Group,
     recipes: Vec<Recipe>,
-    dataset: Dataset,
+    placed: Placed,
     folder: tempfile::TempDir,
 }
 
@@ -58,7 +58,7 @@ impl Training {
         };
         let recipes = trials.iter().map(recipe).collect();
         let folder = tempfile::tempdir().expect("temporary folder");
-        Self { group: group(&trials), recipes, dataset, folder }
+        Self { group: group(&trials), recipes, placed: on_cpu(&dataset), folder }
     }
 
     fn path(&self) -> PathBuf {
@@ -90,11 +90,10 @@ impl Training {
                 ControlFlow::Break(Stop)
             }
         };
-        let device = Device::Cpu;
         let outcome = match from {
-            None => train(&self.group, &self.dataset, &device, Testing::EveryEpoch, &mut listen),
+            None => train(&self.group, &self.placed, Testing::EveryEpoch, &mut listen),
             Some(checkpoint) => {
-                resume(checkpoint, &self.group, &self.dataset, &device, Testing::EveryEpoch, &mut listen)
+                resume(checkpoint, &self.group, &self.placed, Testing::EveryEpoch, &mut listen)
             }
         };
         match outcome.expect("trains") {
@@ -335,14 +334,9 @@ fn a_forged_checkpoint_is_refused_before_it_trains() {
     ] {
         std::fs::write(training.path(), forged(&whole, change)).expect("written");
         let checkpoint = training.read().expect("it is of this training");
-        let outcome = resume(
-            &checkpoint,
-            &training.group,
-            &training.dataset,
-            &Device::Cpu,
-            Testing::Never,
-            &mut |_| ControlFlow::Continue(()),
-        );
+        let outcome = resume(&checkpoint, &training.group, &training.placed, Testing::Never, &mut |_| {
+            ControlFlow::Continue(())
+        });
         let Err(error @ TrainError::Checkpoint(_)) = outcome else { panic!("{name}: {outcome:?}") };
         assert!(error.to_string().contains(said), "{name}: {error}");
     }

@@ -1,5 +1,7 @@
 //! Training that begins with weights from elsewhere.
 
+use candle_core::Device;
+
 use super::*;
 
 #[test]
