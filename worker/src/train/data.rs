@@ -232,7 +232,9 @@ impl Images<'_> {
     pub fn batch(&self, indices: &[u32]) -> Result<Batch> {
         let images = match self.on_device {
             Some(all) => self.gathered(all, &Tensor::new(indices, self.device)?)?,
-            None => self.on_host(self.standardized(indices.iter().map(|&index| self.grey(index))))?,
+            None => self.on_host(
+                self.standardized(&indices.iter().map(|&index| self.grey(index)).collect::<Vec<_>>()),
+            )?,
         };
         let labels = indices.iter().map(|&index| self.label(index)).collect();
         Ok(Batch { images: self.shaped(&images, indices)?, labels, mixed: None })
@@ -257,7 +259,7 @@ impl Images<'_> {
                 places.for_each(|((out, placement), &index)| {
                     host::place(self.grey(index), placement, frame, out);
                 });
-                let images = self.standardized(grey.chunks_exact(pixels));
+                let images = self.standardized(&grey.chunks_exact(pixels).collect::<Vec<_>>());
                 self.on_host(mix.iter().fold(images, |images, mix| host::mix(images, mix, frame)))?
             }
         };
@@ -300,16 +302,20 @@ impl Images<'_> {
     }
 
     /// Standardises images of bytes, one after the other.
-    fn standardized<'b>(&self, grey: impl ExactSizeIterator<Item = &'b [u8]>) -> Vec<f32> {
-        let pixels = self.height * self.width;
-        let mut images = Vec::with_capacity(grey.len() * pixels);
+    fn standardized(&self, grey: &[&[u8]]) -> Vec<f32> {
+        /// Images lie anywhere in the dataset: each is asked for while this many before it are worked on.
+        const AHEAD: usize = 2;
+        let mut images = Vec::with_capacity(grey.len() * self.height * self.width);
         simd::dispatch(
             #[inline(always)]
             || {
-                for grey in grey {
-                    let (factor, offset) = self.input.affine(grey);
+                for (place, image) in grey.iter().enumerate() {
+                    if let Some(later) = grey.get(place + AHEAD) {
+                        simd::prefetch(later);
+                    }
+                    let (factor, offset) = self.input.affine(image);
                     let (factor, offset) = (factor as f32, offset as f32);
-                    extend(&mut images, grey.iter().map(|grey| f32::from(*grey) * factor + offset));
+                    extend(&mut images, image.iter().map(|grey| f32::from(*grey) * factor + offset));
                 }
             },
         );

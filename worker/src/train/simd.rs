@@ -65,6 +65,19 @@ pub(crate) fn dispatch_by<R>(work: impl FnOnce(Vectors) -> R) -> R {
     }
 }
 
+/// Asks for bytes to be brought into the cache, and waits for nothing.
+#[inline]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 CPU has the instruction, which may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
 fn with_avx512<R>(work: impl FnOnce(Vectors) -> R) -> R {
