@@ -3,9 +3,16 @@
 //! The `gemm` crate picks its kernels by the CPU at run time. For given sizes it adds in one fixed
 //! order, so that a product has the same bits every time on the same kind of CPU.
 
+use std::sync::Once;
+
 use gemm::Parallelism;
 
 use super::element::{Element, append};
+
+/// Sizes that no matrix has, in the units of `gemm`'s thresholds.
+const NEVER: usize = usize::MAX >> 16;
+/// Taken before the first product.
+static READS_IN_PLACE: Once = Once::new();
 
 /// A matrix in memory: row-major, or the transpose of one.
 #[derive(Clone, Copy)]
@@ -78,6 +85,12 @@ pub(crate) fn append_product<T: Element>(out: &mut Vec<T>, left: Matrix<'_, T>, 
 /// `out` must have room for `left.rows * right.columns` numbers, and not overlap the matrices. If the
 /// product is to be added, they must be numbers already.
 unsafe fn multiply_to<T: Element>(out: *mut T, write: Write, left: Matrix<'_, T>, right: Matrix<'_, T>) {
+    // What the kernels can read where it lies is not copied before: at the sizes that are trained here the copies cost
+    // more (3 % of a step of `fcn`) than they save, but for layers of some thousand units. The bits are the same.
+    READS_IN_PLACE.call_once(|| {
+        gemm::set_lhs_packing_threshold_single_thread(NEVER);
+        gemm::set_rhs_packing_threshold(NEVER);
+    });
     // SAFETY: both matrices were checked to lie within their slices when they were made; the rest is
     // promised by the caller.
     unsafe {
