@@ -6,11 +6,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fittingroom_common::process::ServiceManager;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::connection::Connection;
 use super::held::HeldTable;
+
+/// How often it is looked whether there is something new to say to people.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
 
 /// How many rounds the heartbeats have made.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +45,13 @@ impl Proof {
     }
 }
 
+/// Ticks from one period on; what is late does not come in a rush.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// What a worker's life is told by.
 #[derive(Debug)]
 pub(crate) struct Vitals {
@@ -56,16 +68,22 @@ impl Vitals {
         let mut told = self.status();
         self.service_manager.ready(&told);
         let mut proof = Proof { seen: self.rounds.count() };
+        let mut proofs = ticks(self.service_manager.interval());
+        let mut news = ticks(NEWS_EVERY);
         loop {
-            tokio::time::sleep(self.service_manager.interval()).await;
-            if !proof.is_given(self.rounds.count(), self.connection.is_answered()) {
-                continue;
-            }
-            let status = self.status();
-            self.service_manager.alive();
-            if status != told {
-                self.service_manager.status(&status);
-                told = status;
+            tokio::select! {
+                _ = proofs.tick() => {
+                    if proof.is_given(self.rounds.count(), self.connection.is_answered()) {
+                        self.service_manager.alive();
+                    }
+                }
+                _ = news.tick() => {
+                    let status = self.status();
+                    if status != told {
+                        self.service_manager.status(&status);
+                        told = status;
+                    }
+                }
             }
         }
     }
