@@ -2,7 +2,8 @@
 //! which must be able to use what root makes there.
 //!
 //! Where there is nothing to give, or nobody who may give it, nothing is lost by failing, and nothing is said.
-//! That account may do with its folder what it likes, so no link in it is followed.
+//! A link that lies there is given away itself, not what it leads to. That is no defence against an account
+//! that exchanges a folder while root walks it: run such commands where the account's programs are trusted.
 
 use std::fs::File;
 use std::path::Path;
