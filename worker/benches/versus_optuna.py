@@ -188,11 +188,12 @@ class FittingRoom:
         self.program, self.processes = programs / "fittingroom", []
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.start([self.program, "serve", "--data", folder / "coordinator", "--listen", self.address])
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://{address}"
+        self.start([self.program, "serve", "--data", folder / "coordinator", "--listen", address])
         self.wait_for(lambda: self.call("list", "--json", check=False).returncode == 0)
         self.call("dataset", "fetch", "fashion-mnist", "--from", data)
-        worker = [programs / "fittingroom-worker", "run", "--coordinator", f"http://{self.address}"]
+        worker = [programs / "fittingroom-worker", "run", "--coordinator", self.url]
         self.start([*worker, "--slots", str(slots), "--device", "cpu", "--cache", folder / "cache"])
         self.wait_for(lambda: f'"slots": {slots}' in self.call("workers", "--json").stdout)
 
@@ -202,7 +203,7 @@ class FittingRoom:
 
     def call(self, *arguments, check=True):
         """Runs a command of the coordinator's."""
-        command = [self.program, *arguments, "--coordinator", f"http://{self.address}"]
+        command = [self.program, *arguments, "--coordinator", self.url]
         return subprocess.run(command, capture_output=True, text=True, check=check)
 
     @staticmethod
@@ -218,14 +219,17 @@ class FittingRoom:
         """Runs a search to its end."""
         started = time.perf_counter()
         self.call("launch", file, "--name", name)
-        while True:
-            board = json.loads(self.call("leaderboard", name, "--top", str(trials), "--json").stdout)
-            if sum(trial["state"] == "COMPLETE" for trial in board["trials"]) == trials:
-                break
-            if board["state"] not in ("RUNNING", "STOPPING"):
-                sys.exit(f"the search of Fitting Room is {board['state']}")
-            time.sleep(0.1)
-        seconds = time.perf_counter() - started
+        followed = ["leaderboard", name, "--follow", "--top", str(trials), "--json", "--coordinator", self.url]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        with subprocess.Popen([self.program, *followed], **pipes) as boards:
+            for line in boards.stdout:
+                board = json.loads(line)
+                if sum(trial["state"] == "COMPLETE" for trial in board["trials"]) == trials:
+                    break
+            else:
+                sys.exit("the search of Fitting Room ended before all its trials")
+            seconds = time.perf_counter() - started
+            boards.terminate()
         return Run(seconds, {trial["trial"]: trial["validation_accuracy"] for trial in board["trials"]})
 
     def stop(self):

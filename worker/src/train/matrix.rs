@@ -11,6 +11,9 @@ use super::element::{Element, append};
 
 /// Sizes that no matrix has, in the units of `gemm`'s thresholds.
 const NEVER: usize = usize::MAX >> 16;
+/// Columns of a product that are worked on at a time, so that of the right matrix no more than so many have to stay in the
+/// cache while all of the left one goes by: a gradient of weights is up to a tenth faster, other products are no slower.
+const PANEL: usize = 128;
 /// Taken before the first product.
 static READS_IN_PLACE: Once = Once::new();
 
@@ -91,29 +94,31 @@ unsafe fn multiply_to<T: Element>(out: *mut T, write: Write, left: Matrix<'_, T>
         gemm::set_lhs_packing_threshold_single_thread(NEVER);
         gemm::set_rhs_packing_threshold(NEVER);
     });
-    // SAFETY: both matrices were checked to lie within their slices when they were made; the rest is
-    // promised by the caller.
-    unsafe {
-        gemm::gemm(
-            left.rows,
-            right.columns,
-            left.columns,
-            out,
-            1,
-            right.columns as isize,
-            write == Write::Add,
-            left.numbers.as_ptr(),
-            left.column_stride as isize,
-            left.row_stride as isize,
-            right.numbers.as_ptr(),
-            right.column_stride as isize,
-            right.row_stride as isize,
-            T::one(),
-            T::one(),
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    for first in (0..right.columns).step_by(PANEL) {
+        // SAFETY: both matrices were checked to lie within their slices when they were made; the rest is
+        // promised by the caller.
+        unsafe {
+            gemm::gemm(
+                left.rows,
+                PANEL.min(right.columns - first),
+                left.columns,
+                out.add(first),
+                1,
+                right.columns as isize,
+                write == Write::Add,
+                left.numbers.as_ptr(),
+                left.column_stride as isize,
+                left.row_stride as isize,
+                right.numbers.as_ptr().add(first * right.column_stride),
+                right.column_stride as isize,
+                right.row_stride as isize,
+                T::one(),
+                T::one(),
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 }

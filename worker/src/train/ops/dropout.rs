@@ -8,7 +8,7 @@ use rand::RngCore;
 use super::{Tape, Unary, apply_unary, compose_unary};
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::{Element, collect, extend};
+use crate::train::element::{Element, extend};
 use crate::train::simd;
 
 /// What dropout does to one lane in one step.
@@ -37,11 +37,12 @@ pub(crate) fn dropout(x: &Tensor, lanes: &[Draw], tape: Option<&mut Tape>) -> Re
     if let Some(gpu) = Gpu::of(x) {
         return super::cuda::dropout(gpu, x, lanes, tape);
     }
-    let factors = factors(lanes, x.elem_count() / lanes.len());
+    let size = x.elem_count() / lanes.len();
     if matches!(x.device(), Device::Cpu) {
-        apply_unary(Dropout { shape: x.shape().clone(), factors }, x, tape)
+        let lanes = lanes.iter().map(|lane| Drawn::of(lane, size)).collect();
+        apply_unary(Dropout { shape: x.shape().clone(), lanes }, x, tape)
     } else {
-        compose_unary(x, tape, |x| composed(x, factors))
+        compose_unary(x, tape, |x| composed(x, factors(lanes, size)))
     }
 }
 
@@ -52,39 +53,68 @@ fn composed(x: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
 /// For each of so many units of each lane, what it is multiplied with: 0, or 1 / (1 - probability).
 pub(super) fn factors(lanes: &[Draw], size: usize) -> Vec<f32> {
     let mut factors = Vec::with_capacity(lanes.len() * size);
-    let mut bytes = vec![0; size * 2];
     for lane in lanes {
-        if lane.probability == 0.0 {
-            factors.resize(factors.len() + size, 1.0);
-            continue;
+        match Drawn::of(lane, size) {
+            Some(drawn) => factors.extend(drawn.factors()),
+            None => factors.resize(factors.len() + size, 1.0),
         }
-        let mut generator = lane.stream.generator();
-        let (threshold, kept) = lane.threshold(&mut generator);
-        generator.fill_bytes(&mut bytes);
-        let factor = |bytes: &[u8; 2]| match u32::from(u16::from_le_bytes(*bytes)) < threshold {
-            true => 0.0,
-            false => kept,
-        };
-        simd::dispatch(
-            #[inline(always)]
-            || extend(&mut factors, bytes.as_chunks().0.iter().map(factor)),
-        );
     }
     factors
 }
 
+/// What was drawn for one lane in one step.
+struct Drawn {
+    /// Two for each unit.
+    bytes: Vec<u8>,
+    threshold: u32,
+    kept: f32,
+}
+
+impl Drawn {
+    /// For so many units; `None` if the lane drops none.
+    fn of(lane: &Draw, size: usize) -> Option<Self> {
+        if lane.probability == 0.0 {
+            return None;
+        }
+        let mut generator = lane.stream.generator();
+        let (threshold, kept) = lane.threshold(&mut generator);
+        let mut bytes = vec![0; size * 2];
+        generator.fill_bytes(&mut bytes);
+        Some(Self { bytes, threshold, kept })
+    }
+
+    /// What each unit is multiplied with.
+    #[inline(always)]
+    fn factors(&self) -> impl ExactSizeIterator<Item = f32> {
+        // By value: behind a reference the compiler would load it anew for each unit that is kept.
+        let (threshold, kept) = (self.threshold, self.kept);
+        let factor = move |bytes: &[u8; 2]| match u32::from(u16::from_le_bytes(*bytes)) < threshold {
+            true => 0.0,
+            false => kept,
+        };
+        self.bytes.as_chunks().0.iter().map(factor)
+    }
+}
+
 struct Dropout {
     shape: Shape,
-    factors: Vec<f32>,
+    lanes: Vec<Option<Drawn>>,
 }
 
 impl Dropout {
     fn multiplied<T: Element>(&self, numbers: &[T]) -> Vec<T> {
-        let multiplied = |(number, factor): (&T, &f32)| *number * T::from_f64(f64::from(*factor));
-        simd::dispatch(
-            #[inline(always)]
-            || collect(numbers.iter().zip(&self.factors).map(multiplied)),
-        )
+        let multiplied = |(number, factor): (&T, f32)| *number * T::from_f64(f64::from(factor));
+        let mut out = Vec::with_capacity(numbers.len());
+        for (lane, numbers) in self.lanes.iter().zip(numbers.chunks_exact(numbers.len() / self.lanes.len())) {
+            match lane {
+                Some(drawn) => simd::dispatch(
+                    #[inline(always)]
+                    || extend(&mut out, numbers.iter().zip(drawn.factors()).map(multiplied)),
+                ),
+                None => out.extend_from_slice(numbers),
+            }
+        }
+        out
     }
 }
 
