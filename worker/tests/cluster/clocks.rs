@@ -79,6 +79,38 @@ fn clocks_that_are_set_an_hour_forth_and_back_change_nothing_that_is_found() {
 }
 
 #[test]
+fn a_budget_goes_by_the_steady_clock_but_by_the_coordinators_across_its_restarts() {
+    let Some(library) = faketime() else { return };
+    let mut cluster = Cluster::prepare(&[]);
+    let file = cluster.folder.path().join("clock");
+    set(&file, "+0");
+    cluster.variables = clock(&library, &file);
+    cluster.serve();
+    digits::launch_with(&cluster, "short", "budget: 30m");
+    let used_up = |cluster: &Cluster| cluster.log("coordinator").contains("its budget of time is used up");
+    for (offset, restarts) in [("+1h", false), ("-1h", false), ("-1h", true)] {
+        set(&file, offset);
+        if restarts {
+            cluster.kill_coordinator();
+            cluster.serve();
+        }
+        // Long enough to look at budgets several times.
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(cluster.leaderboard("short")["state"], "RUNNING", "{offset}, restarts: {restarts}");
+        assert!(!used_up(&cluster), "{offset}, restarts: {restarts}");
+    }
+    set(&file, "+1h");
+    cluster.kill_coordinator();
+    cluster.serve();
+    cluster.wait_until("short", "at its end", |board| {
+        board["state"] != "RUNNING" && board["state"] != "STOPPING"
+    });
+    assert!(used_up(&cluster), "{}", cluster.log("coordinator"));
+    cluster.variables.clear();
+    cluster.check();
+}
+
+#[test]
 fn a_worker_whose_clock_is_an_hour_off_trusts_a_coordinator_that_was_certified_just_now() {
     let Some(library) = faketime() else { return };
     let mut site = Site::new();

@@ -7,12 +7,14 @@ mod digits;
 mod failed_syncs;
 mod faults;
 mod harness;
+mod idler;
 mod input;
 mod machines;
 mod moments;
 mod operate;
 mod proxy;
 mod resume;
+mod snapshots;
 mod strangers;
 mod syncs;
 

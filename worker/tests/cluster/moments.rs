@@ -6,23 +6,24 @@ use std::time::Duration;
 use fittingroom_common::id::ArtifactHash;
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::artifact_service_client::ArtifactServiceClient;
-use fittingroom_common::proto::worker_service_client::WorkerServiceClient;
 
-use crate::digits;
 use crate::faults::must_find_the_same;
 use crate::harness::{Cluster, PATIENCE, trials};
 use crate::resume::{
     check, of_one_trial, stored_checkpoints, undisturbed, wait_for_checkpoints, wait_for_epoch,
 };
 use crate::syncs::{Syncs, Verdict};
+use crate::{digits, idler};
 
 const LEASES: [&str; 2] = ["--lease-seconds", "2"];
 
-fn held_if(is_meant: impl Fn(&str) -> bool + Send + 'static) -> impl Fn(&Path) -> Verdict + Send + 'static {
+pub(crate) fn held_if(
+    is_meant: impl Fn(&str) -> bool + Send + 'static,
+) -> impl Fn(&Path) -> Verdict + Send + 'static {
     move |path| if is_meant(&path.to_string_lossy()) { Verdict::Hold } else { Verdict::Pass }
 }
 
-fn is_log(path: &str) -> bool {
+pub(crate) fn is_log(path: &str) -> bool {
     path.ends_with("log.sqlite-wal")
 }
 
@@ -106,37 +107,18 @@ fn what_is_killed_while_a_checkpoint_is_uploaded_goes_on_from_one_to_the_same_bi
     cluster.check();
 }
 
-/// A worker that does as little as it has to, and holds an attempt.
-async fn holder(url: String) -> (pb::AttemptHolder, ArtifactServiceClient<tonic::transport::Channel>) {
-    let worker_id = vec![7; 16];
-    let mut calls = WorkerServiceClient::connect(url.clone()).await.expect("connects");
-    let request = pb::RegisterRequest {
-        protocol_version: pb::PROTOCOL_VERSION,
-        worker_id: worker_id.clone(),
-        name: "hasty".to_owned(),
-        slots: 1,
-        device: "none".to_owned(),
-        program_version: "0".to_owned(),
-    };
-    calls.register(request).await.expect("a good worker");
-    let request = pb::LeaseRequest { worker_id: worker_id.clone(), slot: 0, wait_ms: 1000 };
-    let leased = calls.lease(request).await.expect("a good call").into_inner();
-    let pb::Assignment { search, attempt, .. } = leased.assignment.expect("there is work");
-    let transfers = ArtifactServiceClient::connect(url).await.expect("connects");
-    (pb::AttemptHolder { worker_id, search, attempt }, transfers)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_whose_worker_left_during_the_upload_is_known_and_goes_with_its_trial() {
     let Some(syncs) = Syncs::new() else { return };
     let mut cluster = Cluster::asking(&syncs, &["--lease-seconds", "60"]);
     cluster.serve();
     digits::launch(&cluster, "late");
-    let (holder, mut transfers) = holder(cluster.url.clone()).await;
+    let holder = idler::hold(&cluster.url, 1).await.1.pop();
+    let mut transfers = ArtifactServiceClient::connect(cluster.url.clone()).await.expect("connects");
     syncs.judge(held_if(is_checkpoint));
     let state = b"a checkpoint that is whole".to_vec();
     let hash = ArtifactHash::of(&state).to_string();
-    let chunk = pb::CheckpointChunk { holder: Some(holder), data: state.into() };
+    let chunk = pb::CheckpointChunk { holder, data: state.into() };
     let upload = tokio::spawn(async move { transfers.upload_checkpoint(tokio_stream::once(chunk)).await });
     assert!(syncs.wait_for_held(PATIENCE).is_some(), "it is being stored");
     // All of it is there, and nobody waits for the answer any more.
