@@ -311,7 +311,7 @@ impl Images<'_> {
             || {
                 for (place, image) in grey.iter().enumerate() {
                     if let Some(later) = grey.get(place + AHEAD) {
-                        simd::prefetch(later);
+                        simd::prefetch_from(later, 0);
                     }
                     let (factor, offset) = self.input.affine(image);
                     let (factor, offset) = (factor as f32, offset as f32);

@@ -65,17 +65,18 @@ pub(crate) fn dispatch_by<R>(work: impl FnOnce(Vectors) -> R) -> R {
     }
 }
 
-/// Asks for bytes to be brought into the cache, and waits for nothing.
-#[inline]
-pub(crate) fn prefetch(bytes: &[u8]) {
+/// Asks for what lies so many bytes after these to be brought into the cache, be it there or not, and waits for nothing.
+#[inline(always)]
+pub(crate) fn prefetch_from<T>(these: &[T], bytes: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
+    for line in (0..size_of_val(these)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let place = these.as_ptr().cast::<i8>().wrapping_add(bytes + line);
         // SAFETY: every x86-64 CPU has the instruction, which may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = (these, bytes);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-use super::sums::column_sums;
+use super::columns::column_sums;
 use super::{Tape, Unary, apply_unary, compose_unary};
 use crate::train::element::Element;
 use crate::train::simd;
@@ -40,7 +40,7 @@ impl Unary for AveragePool {
         for image in x.chunks_exact(pixels * channels) {
             let [sums] = simd::dispatch(
                 #[inline(always)]
-                || column_sums(pixels, channels, |pixel| [&image[pixel * channels..]], |[x]| [x]),
+                || column_sums(channels, [image], [], |[x], []| [x]),
             );
             y.extend(sums.into_iter().map(|sum| T::from_f64(sum / pixels as f64)));
         }

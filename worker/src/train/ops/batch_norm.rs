@@ -1,18 +1,17 @@
 //! Batch normalisation, after Ioffe and Szegedy (2015), by PyTorch's definition: the biased
 //! variance normalises the batch, the unbiased one is tracked for evaluation.
 
-use std::mem::MaybeUninit;
-
 use candle_core::{D, Device, Result, Shape, Tensor};
 
-use super::sums::{column_moments, column_sums, narrowed};
+use super::columns::{append_mapped, column_moments, column_sums};
+use super::sums::narrowed;
 use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
 };
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::{Element, Reading, append, by_dtype, modify};
+use crate::train::element::{Element, Reading, by_dtype, modify};
 use crate::train::simd;
 
 /// Added to the variance.
@@ -160,12 +159,10 @@ impl BatchNorm {
     ) -> Self {
         let (mean, variance, shift) = (Vec::new(), Vec::new(), Vec::new());
         let mut op = Self { channels, shape, mean, variance, shift, activation };
-        let size = x.len() / lanes;
-        let rows = size / channels;
-        for x in x.chunks_exact(size) {
+        for x in x.chunks_exact(x.len() / lanes) {
             let (mean, variance) = simd::dispatch(
                 #[inline(always)]
-                || column_moments(rows, channels, |row| &x[row * channels..]),
+                || column_moments(channels, x),
             );
             op.mean.extend(mean);
             op.variance.extend(variance);
@@ -213,22 +210,12 @@ impl Weighted for BatchNorm {
                 .zip(&inverse[of_lane])
                 .map(|(weight, inverse)| *weight * *inverse)
                 .collect();
-            let write = |y: &mut [MaybeUninit<T>]| {
-                simd::dispatch(
-                    #[inline(always)]
-                    || {
-                        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-                            for ((((y, x), mean), scale), bias) in
-                                y.iter_mut().zip(x).zip(mean).zip(&scale).zip(bias)
-                            {
-                                y.write(self.activation.apply((*x - *mean) * *scale + *bias));
-                            }
-                        }
-                    },
-                );
-            };
-            // SAFETY: a lane is whole rows of all channels, and each is written.
-            unsafe { append(&mut y, size, write) };
+            let number =
+                |[x]: [T; 1], [mean, scale, bias]: [T; 3]| self.activation.apply((x - mean) * scale + bias);
+            simd::dispatch(
+                #[inline(always)]
+                || append_mapped(&mut y, channels, [x], [mean, &scale, bias], number),
+            );
         }
         y
     }
@@ -251,46 +238,29 @@ impl Weighted for BatchNorm {
                 .zip(inverse)
                 .map(|(weight, inverse)| *weight * *inverse)
                 .collect();
+            let of_channels = [mean, inverse, &scale, shift];
+            let quantities = |[x, dy]: [T; 2], [mean, inverse, scale, shift]: [T; 4]| {
+                let dz = self.before_activation(x, dy, mean, scale, shift);
+                [dz, dz * (x - mean) * inverse]
+            };
             let [dbias, dweight] = simd::dispatch(
                 #[inline(always)]
-                || {
-                    let row_of = |row: usize| {
-                        let at = row * channels;
-                        [&x[at..], &dy[at..], mean, inverse, &scale, shift]
-                    };
-                    column_sums(rows, channels, row_of, |[x, dy, mean, inverse, scale, shift]| {
-                        let dz = self.before_activation(x, dy, mean, scale, shift);
-                        [dz, dz * (x - mean) * inverse]
-                    })
-                },
+                || column_sums(channels, [x, dy], of_channels, quantities),
             );
             // dx = weight / deviation * (dz - mean(dz) - normal * mean(dz * normal)), as dz * scale + x * slope + offset.
             let share = |sum: f64| T::from_f64(sum / rows as f64);
             let slope: Vec<T> =
                 (0..channels).map(|at| scale[at] * inverse[at] * share(dweight[at])).collect();
             let offset: Vec<T> = (0..channels).map(|at| scale[at] * share(dbias[at])).collect();
-            let write = |dx: &mut [MaybeUninit<T>]| {
-                simd::dispatch(
-                    #[inline(always)]
-                    || {
-                        for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                            let at = row * channels;
-                            let (x, dy) = (&x[at..][..channels], &dy[at..][..channels]);
-                            let (mean, scale, shift) =
-                                (&mean[..channels], &scale[..channels], &shift[..channels]);
-                            let (slope, offset) = (&slope[..channels], &offset[..channels]);
-                            for at in 0..channels {
-                                let dz =
-                                    self.before_activation(x[at], dy[at], mean[at], scale[at], shift[at]);
-                                let centred = x[at] - mean[at];
-                                dx[at].write(dz * scale[at] - offset[at] - centred * slope[at]);
-                            }
-                        }
-                    },
-                );
+            let of_channels = [mean, &scale, shift, &slope, &offset];
+            let number = |[x, dy]: [T; 2], [mean, scale, shift, slope, offset]: [T; 5]| {
+                let dz = self.before_activation(x, dy, mean, scale, shift);
+                dz * scale - offset - (x - mean) * slope
             };
-            // SAFETY: a lane is whole rows of all channels, and each is written.
-            unsafe { append(&mut dx, size, write) };
+            simd::dispatch(
+                #[inline(always)]
+                || append_mapped(&mut dx, channels, [x, dy], of_channels, number),
+            );
             gradients.weight.extend(narrowed::<T>(&dweight));
             gradients.bias.extend(narrowed::<T>(&dbias));
         }

@@ -4,7 +4,8 @@
 
 use candle_core::{D, Device, Result, Shape, Tensor};
 
-use super::sums::{column_sums, narrowed};
+use super::columns::{append_mapped, column_sums};
+use super::sums::narrowed;
 use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
@@ -109,23 +110,18 @@ impl Weighted for GroupNorm {
     fn forward<T: Element>(&mut self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
         let channels = self.channels;
         let size = self.pixels * channels;
-        let mut y = vec![T::zero(); x.len()];
+        let mut y = Vec::with_capacity(x.len());
         let mut statistics = Vec::with_capacity(x.len() / size * self.groups);
-        for (image, (x, y)) in x.chunks_exact(size).zip(y.chunks_exact_mut(size)).enumerate() {
+        for (image, x) in x.chunks_exact(size).enumerate() {
             let (weight, bias) = (self.of_lane(weight, image), self.of_lane(bias, image));
             simd::dispatch(
                 #[inline(always)]
                 || {
-                    let pixel = |pixel: usize| &x[pixel * channels..];
-                    let [sums] = column_sums(self.pixels, channels, |row| [pixel(row)], |[x]| [x]);
+                    let [sums] = column_sums(channels, [x], [], |[x], []| [x]);
                     let means = self.means(&sums);
                     let centre: Vec<T> = self.by_channel(means.iter().copied());
-                    let [squares] = column_sums(
-                        self.pixels,
-                        channels,
-                        |row| [pixel(row), &centre],
-                        |[x, centre]| [(x - centre) * (x - centre)],
-                    );
+                    let [squares] =
+                        column_sums(channels, [x], [&centre], |[x], [centre]| [(x - centre) * (x - centre)]);
                     let variances = self.means(&squares);
                     let inverse = variances.iter().map(|variance| 1.0 / (variance + EPSILON).sqrt());
                     let mut scale: Vec<T> = self.by_channel(inverse.clone());
@@ -133,13 +129,10 @@ impl Weighted for GroupNorm {
                     for (scale, weight) in scale.iter_mut().zip(weight) {
                         *scale *= *weight;
                     }
-                    for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-                        for ((((y, x), centre), scale), bias) in
-                            y.iter_mut().zip(x).zip(&centre).zip(&scale).zip(bias)
-                        {
-                            *y = self.activation.apply((*x - *centre) * *scale + *bias);
-                        }
-                    }
+                    let number = |[x]: [T; 1], [centre, scale, bias]: [T; 3]| {
+                        self.activation.apply((x - centre) * scale + bias)
+                    };
+                    append_mapped(&mut y, channels, [x], [&centre, &scale, bias], number);
                 },
             );
         }
@@ -150,11 +143,10 @@ impl Weighted for GroupNorm {
     fn backward<T: Element>(&self, saved: &Saved<'_, T>, _input: InputGradient) -> WeightedGradients<T> {
         let channels = self.channels;
         let size = self.pixels * channels;
-        let mut dx = vec![T::zero(); saved.x.len()];
+        let mut dx = Vec::with_capacity(saved.x.len());
         let mut dweight = vec![0.0; saved.weight.len()];
         let mut dbias = vec![0.0; saved.weight.len()];
-        let images = dx.chunks_exact_mut(size).zip(self.statistics.chunks_exact(self.groups));
-        for (image, (dx, statistics)) in images.enumerate() {
+        for (image, statistics) in self.statistics.chunks_exact(self.groups).enumerate() {
             let at = image * size;
             let (x, y, dy) = (&saved.x[at..][..size], &saved.y[at..][..size], &saved.dy[at..][..size]);
             let weight = self.of_lane(saved.weight, image);
@@ -165,12 +157,9 @@ impl Weighted for GroupNorm {
                 || {
                     let centre: Vec<T> = self.by_channel(statistics.iter().map(|(mean, _)| *mean));
                     let inverse: Vec<T> = self.by_channel(statistics.iter().map(|(_, inverse)| *inverse));
-                    let row_of = |row: usize| {
-                        let at = row * channels;
-                        [&x[at..], &y[at..], &dy[at..], &centre, &inverse]
-                    };
+                    let of_channels = [&centre[..], &inverse];
                     let [mut dz_sums, mut product_sums] =
-                        column_sums(self.pixels, channels, row_of, |[x, y, dy, centre, inverse]| {
+                        column_sums(channels, [x, y, dy], of_channels, |[x, y, dy], [centre, inverse]| {
                             let dz = self.activation.backward(y, dy);
                             [dz, dz * (x - centre) * inverse]
                         });
@@ -196,16 +185,12 @@ impl Weighted for GroupNorm {
                         .by_channel(groups().zip(&slopes).map(|(inverse, mean)| inverse * inverse * mean));
                     let scale: Vec<T> =
                         inverse.iter().zip(weight).map(|(inverse, weight)| *inverse * *weight).collect();
-                    for (row, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                        let [x, y, dy, centre, _] = row_of(row).map(|numbers| &numbers[..channels]);
-                        let (scale, slope, offset) =
-                            (&scale[..channels], &slope[..channels], &offset[..channels]);
-                        for channel in 0..channels {
-                            let dz = self.activation.backward(y[channel], dy[channel]);
-                            let centred = x[channel] - centre[channel];
-                            dx[channel] = dz * scale[channel] - offset[channel] - centred * slope[channel];
-                        }
-                    }
+                    let of_channels = [&centre[..], &scale, &slope, &offset];
+                    let number = |[x, y, dy]: [T; 3], [centre, scale, slope, offset]: [T; 4]| {
+                        let dz = self.activation.backward(y, dy);
+                        dz * scale - offset - (x - centre) * slope
+                    };
+                    append_mapped(&mut dx, channels, [x, y, dy], of_channels, number);
                 },
             );
         }

@@ -3,7 +3,8 @@
 
 use candle_core::{D, Device, Result, Shape, Tensor};
 
-use super::sums::{column_sums, narrowed, row_sums};
+use super::columns::column_sums;
+use super::sums::{narrowed, row_sums};
 use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
@@ -129,10 +130,7 @@ impl Weighted for LayerNorm {
         for (dz, normal) in dz.chunks_exact(size).zip(normal.chunks_exact(size)) {
             let [dbias, dweight] = simd::dispatch(
                 #[inline(always)]
-                || {
-                    let row_of = |row: usize| [&dz[row * features..], &normal[row * features..]];
-                    column_sums(self.batch, features, row_of, |[dz, normal]| [dz, dz * normal])
-                },
+                || column_sums(features, [dz, normal], [], |[dz, normal], []| [dz, dz * normal]),
             );
             gradients.weight.extend(narrowed::<T>(&dweight));
             gradients.bias.extend(narrowed::<T>(&dbias));

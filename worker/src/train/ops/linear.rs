@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Result, Shape, Tensor};
 
-use super::sums::{column_sums, narrowed};
+use super::columns::{append_mapped, column_sums};
+use super::sums::narrowed;
 use super::{
     Activation, InputGradient, Leaf, Saved, Tape, Weighted, WeightedGradients, apply_weighted,
     compose_weighted,
 };
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::{Element, collect};
+use crate::train::element::Element;
 use crate::train::matrix::{Matrix, Write, append_product, multiply};
 use crate::train::simd;
 use crate::train::transpose::append_transpose;
@@ -151,14 +152,18 @@ pub(super) fn before_activation<'a, T: Element>(
 ) -> (Cow<'a, [T]>, Vec<f64>) {
     let dz = match activation {
         Activation::Identity => Cow::Borrowed(dy),
-        Activation::Relu => Cow::Owned(simd::dispatch(
-            #[inline(always)]
-            || collect(y.iter().zip(dy).map(|(y, dy)| activation.backward(*y, *dy))),
-        )),
+        Activation::Relu => {
+            let mut dz = Vec::new();
+            simd::dispatch(
+                #[inline(always)]
+                || append_mapped(&mut dz, outputs, [y, dy], [], |[y, dy], []| activation.backward(y, dy)),
+            );
+            Cow::Owned(dz)
+        }
     };
     let [dbias] = simd::dispatch(
         #[inline(always)]
-        || column_sums(dz.len() / outputs, outputs, |row| [&dz[row * outputs..]], |[dz]| [dz]),
+        || column_sums(outputs, [&dz], [], |[dz], []| [dz]),
     );
     (dz, dbias)
 }

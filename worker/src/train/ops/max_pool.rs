@@ -3,13 +3,15 @@
 //! As in PyTorch, the first of equal numbers wins, NaN wins over all, and what lies beyond the
 //! border never wins.
 
+use std::mem::MaybeUninit;
+
 use candle_core::{Device, Result, Shape, Tensor};
 
 use super::window::{Window, Windows};
 use super::{Tape, Unary, apply_unary, compose_unary};
 #[cfg(feature = "cuda")]
 use crate::train::cuda::Gpu;
-use crate::train::element::Element;
+use crate::train::element::{Element, append, extend};
 use crate::train::simd::{self, Vector, VectorLoop};
 
 /// The largest windows of the GPU's kernel, which keeps places in one byte.
@@ -27,7 +29,8 @@ pub(crate) fn max_pool(x: &Tensor, window: Window, tape: Option<&mut Tape>) -> R
     if !matches!(x.device(), Device::Cpu) {
         return compose_unary(x, tape, |x| composed(x, window));
     }
-    apply_unary(MaxPool { lanes, batch, windows, winners: Vec::new() }, x, tape)
+    let places = Places::of(&windows);
+    apply_unary(MaxPool { lanes, batch, windows, places, winners: Vec::new() }, x, tape)
 }
 
 /// [`max_pool`] in candle's ops. Equal numbers that win together each get the whole gradient.
@@ -42,6 +45,7 @@ struct MaxPool {
     lanes: usize,
     batch: usize,
     windows: Windows,
+    places: Places,
     /// For every number of the result, which place of its window it came from.
     winners: Vec<u16>,
 }
@@ -52,32 +56,36 @@ impl Unary for MaxPool {
     }
 
     fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
-        let Windows { rows, columns, channels, .. } = self.windows;
-        let count = self.lanes * self.batch * rows * columns * channels;
+        /// A page: what CPUs foresee by themselves ends with each.
+        const AHEAD: usize = 4096;
+        let channels = self.windows.channels;
+        let size = self.windows.count() * channels;
+        let count = self.lanes * self.batch * size;
         let (mut y, mut winners) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let (mut best, mut from) = (vec![T::zero(); columns * channels], vec![T::zero(); columns * channels]);
-        let mut narrow = vec![0; columns * channels];
-        let mut places = Vec::new();
+        let mut from = vec![T::zero(); size];
         for x in x.chunks_exact(self.windows.image()) {
-            for row in 0..rows {
+            let write = |best: &mut [MaybeUninit<T>]| {
                 simd::dispatch_by(
                     #[inline(always)]
                     |vectors| {
                         let results = best.chunks_exact_mut(channels).zip(from.chunks_exact_mut(channels));
-                        for (column, (best, from)) in results.enumerate() {
-                            self.places_of(row, column, &mut places);
-                            let mut work = Win { x, places: &places, best, from };
+                        for ((best, from), places) in results.zip(self.places.of_windows()) {
+                            for place in places {
+                                simd::prefetch_from(&x[place.image..][..channels], AHEAD);
+                            }
+                            let mut work = Win { x, places, best, from };
                             // SAFETY: best and from have so many numbers, and x at each of the places.
                             unsafe { simd::run(vectors, channels, &mut work) }
                         }
-                        for (narrow, from) in narrow.iter_mut().zip(&from) {
-                            *narrow = from.to_f64() as i32 as u16;
-                        }
                     },
                 );
-                y.extend_from_slice(&best);
-                winners.extend_from_slice(&narrow);
-            }
+            };
+            // SAFETY: each channel of each window is written.
+            unsafe { append(&mut y, size, write) };
+            simd::dispatch(
+                #[inline(always)]
+                || extend(&mut winners, from.iter().map(|from| from.to_f64() as i32 as u16)),
+            );
         }
         self.winners = winners;
         y
@@ -85,34 +93,65 @@ impl Unary for MaxPool {
 
     fn backward<T: Element>(&self, x: &[T], _y: &[T], dy: &[T]) -> Vec<T> {
         let mut dx = Vec::with_capacity(x.len());
-        let Windows { rows, columns, channels, .. } = self.windows;
-        let size = columns * channels;
-        let mut results = dy.chunks_exact(size).zip(self.winners.chunks_exact(size));
-        let mut places = Vec::new();
-        for image in x.chunks_exact(self.windows.image()) {
-            // Zeros for one image at a time are still in the cache when they are added to.
-            let first = dx.len();
-            dx.resize(first + image.len(), T::zero());
-            let dx = &mut dx[first..];
-            for (row, (dy, winners)) in (0..rows).zip(&mut results) {
+        let (image, channels) = (self.windows.image(), self.windows.channels);
+        let size = self.windows.count() * channels;
+        for (dy, winners) in dy.chunks_exact(size).zip(self.winners.chunks_exact(size)) {
+            let windows = dy.chunks_exact(channels).zip(winners.chunks_exact(channels));
+            let windows = windows.zip(self.places.of_windows());
+            if self.places.part_the_image {
+                let write = |dx: &mut [MaybeUninit<T>]| {
+                    simd::dispatch(
+                        #[inline(always)]
+                        || {
+                            for ((dy, winners), places) in windows {
+                                give(dx, places, dy, winners, |dx, share| *dx = MaybeUninit::new(share));
+                            }
+                        },
+                    );
+                };
+                // SAFETY: each pixel lies in a window, and all that lie in one are written.
+                unsafe { append(&mut dx, image, write) };
+            } else {
+                // Zeros for one image at a time are still in the cache when they are added to.
+                let first = dx.len();
+                dx.resize(first + image, T::zero());
+                let dx = &mut dx[first..];
                 simd::dispatch(
                     #[inline(always)]
                     || {
-                        let results = dy.chunks_exact(channels).zip(winners.chunks_exact(channels));
-                        for (column, (dy, winners)) in results.enumerate() {
-                            self.places_of(row, column, &mut places);
-                            for place in &places {
-                                let dx = &mut dx[place.image..][..channels];
-                                for ((dx, dy), winner) in dx.iter_mut().zip(dy).zip(winners) {
-                                    *dx += if *winner == place.number { *dy } else { T::zero() };
-                                }
-                            }
+                        for ((dy, winners), places) in windows {
+                            give(dx, places, dy, winners, |dx, share| *dx += share);
                         }
                     },
                 );
             }
         }
         dx
+    }
+}
+
+/// Gives the gradient of each channel of a window to the place that it came from, and zeros to the others.
+#[inline(always)]
+fn give<T: Element, P>(dx: &mut [P], places: &[Place], dy: &[T], winners: &[u16], put: impl Fn(&mut P, T)) {
+    /// Channels that fill a vector, which stays in a register while it is held against all places.
+    const LENGTH: usize = 16;
+    let share = |winner: u16, place: &Place, dy: T| if winner == place.number { dy } else { T::zero() };
+    let ((dy, last_dy), (winners, last_winners)) = (dy.as_chunks::<LENGTH>(), winners.as_chunks());
+    for (chunk, (dy, winners)) in dy.iter().zip(winners).enumerate() {
+        // By value: behind references the compiler makes a branch of each choice.
+        let (dy, winners): ([T; LENGTH], [u16; LENGTH]) = (*dy, *winners);
+        for place in places {
+            let dx = &mut dx[place.image + chunk * LENGTH..][..LENGTH];
+            for at in 0..LENGTH {
+                put(&mut dx[at], share(winners[at], place, dy[at]));
+            }
+        }
+    }
+    for place in places {
+        let dx = &mut dx[place.image + dy.len() * LENGTH..];
+        for ((dx, dy), winner) in dx.iter_mut().zip(last_dy).zip(last_winners) {
+            put(dx, share(*winner, place, *dy));
+        }
     }
 }
 
@@ -125,26 +164,42 @@ struct Place {
     number: u16,
 }
 
-impl MaxPool {
-    /// The places of a window that lie inside of the image, in order.
-    #[inline(always)]
-    fn places_of(&self, row: usize, column: usize, places: &mut Vec<Place>) {
-        let windows = &self.windows;
+/// The places of all windows.
+struct Places {
+    all: Vec<Place>,
+    /// For each window, where its places end among all.
+    ends: Vec<usize>,
+    /// Whether each pixel lies in one window, and in no other.
+    part_the_image: bool,
+}
+
+impl Places {
+    fn of(windows: &Windows) -> Self {
         let size = windows.window.size;
-        places.clear();
-        for inner_row in 0..size {
-            let Some(image_row) = windows.image_row(row, inner_row) else {
-                continue;
-            };
-            for inner_column in 0..size {
-                if let Some(image_column) = windows.image_column(column, inner_column) {
-                    places.push(Place {
-                        image: (image_row * windows.width + image_column) * windows.channels,
-                        number: (inner_row * size + inner_column) as u16,
-                    });
+        let (mut all, mut ends) = (Vec::new(), Vec::new());
+        for window in 0..windows.count() {
+            let (row, column) = (window / windows.columns, window % windows.columns);
+            for number in 0..size * size {
+                let image_row = windows.image_row(row, number / size);
+                let image_column = windows.image_column(column, number % size);
+                if let (Some(image_row), Some(image_column)) = (image_row, image_column) {
+                    let image = (image_row * windows.width + image_column) * windows.channels;
+                    all.push(Place { image, number: number as u16 });
                 }
             }
+            ends.push(all.len());
         }
+        let mut pixels: Vec<usize> = all.iter().map(|place| place.image / windows.channels).collect();
+        pixels.sort_unstable();
+        let part_the_image = pixels.into_iter().eq(0..windows.height * windows.width);
+        Self { all, ends, part_the_image }
+    }
+
+    /// The places of each window, in order.
+    #[inline(always)]
+    fn of_windows(&self) -> impl Iterator<Item = &[Place]> {
+        let mut first = 0;
+        self.ends.iter().map(move |&end| &self.all[std::mem::replace(&mut first, end)..end])
     }
 }
 
@@ -152,7 +207,7 @@ impl MaxPool {
 struct Win<'a, T> {
     x: &'a [T],
     places: &'a [Place],
-    best: &'a mut [T],
+    best: &'a mut [MaybeUninit<T>],
     from: &'a mut [T],
 }
 
@@ -166,7 +221,7 @@ impl<T: Element> VectorLoop<T> for Win<'_, T> {
                 let x = V::load(self.x.as_ptr().add(place.image + channel));
                 (best, from) = best.larger(from, x, V::all(f64::from(place.number)));
             }
-            best.store(self.best.as_mut_ptr().add(channel));
+            best.store(self.best.as_mut_ptr().cast::<T>().add(channel));
             from.store(self.from.as_mut_ptr().add(channel));
         }
     }

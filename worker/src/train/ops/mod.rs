@@ -11,6 +11,7 @@
 
 pub(crate) mod average_pool;
 pub(crate) mod batch_norm;
+mod columns;
 pub mod convolution;
 pub(crate) mod cross_entropy;
 #[cfg(feature = "cuda")]
