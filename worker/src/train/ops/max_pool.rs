@@ -244,6 +244,12 @@ mod tests {
             ),
             ("overlapping", [1, 2, 7, 7, 2], Window { size: 3, stride: 2, padding: 0 }),
             ("padded", [1, 1, 5, 4, 2], Window { size: 3, stride: 2, padding: 1 }),
+            (
+                "more channels than a vector holds",
+                [1, 1, 4, 2, 19],
+                Window { size: 2, stride: 2, padding: 0 },
+            ),
+            ("more channels, overlapping", [1, 1, 3, 5, 35], Window { size: 3, stride: 2, padding: 1 }),
         ] {
             check_unary(name, &numbers(name, &x), &|x, tape| max_pool(x, window, tape), &|x| {
                 composed(x, window)
