@@ -12,7 +12,7 @@ use super::element::{Element, append};
 /// Sizes that no matrix has, in the units of `gemm`'s thresholds.
 const NEVER: usize = usize::MAX >> 16;
 /// Columns of a product that are worked on at a time, so that of the right matrix no more than so many have to stay in the
-/// cache while all of the left one goes by: a gradient of weights is up to a tenth faster, other products are no slower.
+/// cache while all of the left one goes by: a gradient of weights is up to a tenth faster, other products are within 2 % of what they were.
 const PANEL: usize = 128;
 /// Taken before the first product.
 static READS_IN_PLACE: Once = Once::new();

@@ -65,6 +65,10 @@ pub(crate) fn dispatch_by<R>(work: impl FnOnce(Vectors) -> R) -> R {
     }
 }
 
+/// How far ahead of a loop over much memory to ask for what comes, in bytes. A page: what CPUs foresee by themselves ends
+/// with each, and without vectors that are loaded in part.
+pub(crate) const AHEAD: usize = 4096;
+
 /// Asks for what lies so many bytes after these to be brought into the cache, be it there or not, and waits for nothing.
 #[inline(always)]
 pub(crate) fn prefetch_from<T>(these: &[T], bytes: usize) {

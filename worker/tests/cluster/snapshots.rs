@@ -1,6 +1,6 @@
 //! Kills of a coordinator that is keeping a snapshot in the middle of a search.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fittingroom_common::proto as pb;
 use fittingroom_common::proto::worker_service_client::WorkerServiceClient;
@@ -39,7 +39,9 @@ async fn report(mut calls: WorkerServiceClient<Channel>, holder: pb::AttemptHold
     let report =
         pb::Report { epoch, train: score, validation: score, test: None, seconds, images_per_second };
     let request = pb::ReportRequest { worker_id, search, attempt, report: Some(report) };
+    let end = Instant::now() + PATIENCE;
     while let Err(status) = calls.report(request.clone()).await {
+        assert!(Instant::now() < end, "epoch {epoch} is never acknowledged: {status}");
         let is_passing = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
         assert!(is_passing.contains(&status.code()), "epoch {epoch}: {status}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -92,7 +94,7 @@ async fn a_coordinator_killed_while_it_keeps_a_snapshot_goes_on_from_it_and_has_
     for _ in events..SNAPSHOT_EVERY - 3 {
         report_one_more().await.expect("acknowledged");
     }
-    // Each of these is written, and the coordinator killed before anybody is told. The last keeps the snapshot.
+    // The coordinator is killed while each of these is written, and before anybody is told. The last keeps the snapshot.
     for number in SNAPSHOT_EVERY - 2..=SNAPSHOT_EVERY {
         syncs.judge(held_if(is_log));
         let reporting = report_one_more();
@@ -100,8 +102,10 @@ async fn a_coordinator_killed_while_it_keeps_a_snapshot_goes_on_from_it_and_has_
         cluster.kill_coordinator();
         syncs.pass();
         cluster.serve();
-        let kept = if number < SNAPSHOT_EVERY { 0 } else { SNAPSHOT_EVERY };
-        assert_eq!(loaded(&cluster), [number, kept]);
+        let [events, snapshot] = loaded(&cluster);
+        // A log that is begun anew syncs its head before there is an event in it.
+        assert!(events == number || events == number - 1, "{events} events instead of {number}");
+        assert_eq!(snapshot, if events < SNAPSHOT_EVERY { 0 } else { SNAPSHOT_EVERY });
         reporting.await.expect("acknowledged in the end");
     }
     report_one_more().await.expect("acknowledged");

@@ -1,7 +1,7 @@
 //! What is done to matrices column by column, each of which has numbers of its own: sums, moments, new matrices.
 //!
 //! Sums have a fixed order: the same bits whatever the instruction set, and precise over many rows. Columns are
-//! worked on some at a time, so that their sums and numbers stay in registers from row to row.
+//! worked on some at a time where the compiler then keeps their sums and numbers in registers from row to row.
 //!
 //! All of this is `#[inline(always)]`, to be called under [`crate::train::simd::dispatch`].
 
@@ -83,13 +83,11 @@ impl<T: Element, const M: usize, const F: usize> Matrices<'_, T, M, F> {
 /// So many numbers from this one on. Those that come later are asked for meanwhile, if they may lie far away.
 #[inline(always)]
 fn asked_for<T>(matrix: &[T], at: usize, count: usize) -> &[T] {
-    /// A page: what CPUs foresee by themselves ends with each, and without vectors that are loaded in part.
-    const AHEAD: usize = 4096;
     /// Numbers that the nearer caches do not hold.
     const LARGE: usize = 1 << 18;
     let numbers = &matrix[at..at + count];
     if count > 1 && matrix.len() >= LARGE {
-        simd::prefetch_from(numbers, AHEAD);
+        simd::prefetch_from(numbers, simd::AHEAD);
     }
     numbers
 }

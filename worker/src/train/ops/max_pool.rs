@@ -56,8 +56,6 @@ impl Unary for MaxPool {
     }
 
     fn forward<T: Element>(&mut self, x: &[T]) -> Vec<T> {
-        /// A page: what CPUs foresee by themselves ends with each.
-        const AHEAD: usize = 4096;
         let channels = self.windows.channels;
         let size = self.windows.count() * channels;
         let count = self.lanes * self.batch * size;
@@ -71,7 +69,7 @@ impl Unary for MaxPool {
                         let results = best.chunks_exact_mut(channels).zip(from.chunks_exact_mut(channels));
                         for ((best, from), places) in results.zip(self.places.of_windows()) {
                             for place in places {
-                                simd::prefetch_from(&x[place.image..][..channels], AHEAD);
+                                simd::prefetch_from(&x[place.image..][..channels], simd::AHEAD);
                             }
                             let mut work = Win { x, places, best, from };
                             // SAFETY: best and from have so many numbers, and x at each of the places.
