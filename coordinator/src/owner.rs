@@ -2,36 +2,74 @@
 //! which must be able to use what root makes there.
 //!
 //! Where there is nothing to give, or nobody who may give it, nothing is lost by failing, and nothing is said.
-//! A link that lies there is given away itself, not what it leads to. That is no defence against an account
-//! that exchanges a folder while root walks it: run such commands where the account's programs are trusted.
+//! That account may exchange what lies in its folder for something else meanwhile, such as a link to a folder of
+//! root's. So folders are walked by what was opened and not by their paths, no link is followed, and a file that
+//! has a second name is left as it is.
 
 use std::fs::File;
 use std::path::Path;
 
+#[cfg(unix)]
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, openat, statat};
+
 /// Gives a file that was just made to the owner of this folder.
 #[cfg(unix)]
 pub(crate) fn give_file(folder: &Path, made: &File) {
-    use std::os::unix::fs::{MetadataExt, fchown};
-    if let (Ok(folder), Ok(before)) = (std::fs::metadata(folder), made.metadata())
-        && folder.uid() != before.uid()
+    use std::os::unix::fs::MetadataExt;
+    if let (Ok(to), Ok(before)) = (Account::of(folder), made.metadata())
+        && to.uid.as_raw() != before.uid()
     {
-        let _ = fchown(made, Some(folder.uid()), Some(folder.gid()));
+        let _ = fchown(made, Some(to.uid), Some(to.gid));
     }
 }
 
 /// Gives what was just made, with all that is in it, to the owner of this folder.
 #[cfg(unix)]
 pub(crate) fn give_all(folder: &Path, made: &Path) {
-    use std::os::unix::fs::{MetadataExt, lchown};
-    let (Ok(owner), Ok(before)) = (std::fs::metadata(folder), std::fs::symlink_metadata(made)) else {
-        return;
-    };
-    if before.is_dir() {
-        let entries = std::fs::read_dir(made).into_iter().flatten().flatten();
-        entries.for_each(|entry| give_all(folder, &entry.path()));
+    if let (Ok(to), Some(parent), Some(name)) = (Account::of(folder), made.parent(), made.file_name())
+        && let Ok(parent) = File::open(parent)
+    {
+        let _ = to.give(&parent, name);
     }
-    if owner.uid() != before.uid() {
-        let _ = lchown(made, Some(owner.uid()), Some(owner.gid()));
+}
+
+/// To whom something is given.
+#[cfg(unix)]
+#[derive(Clone, Copy)]
+struct Account {
+    uid: Uid,
+    gid: Gid,
+}
+
+#[cfg(unix)]
+impl Account {
+    fn of(folder: &Path) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let owned = std::fs::metadata(folder)?;
+        Ok(Self { uid: Uid::from_raw(owned.uid()), gid: Gid::from_raw(owned.gid()) })
+    }
+
+    /// Gives what has this name in the folder `within`. What is in a folder comes first: as long as the folder
+    /// is not given away, nobody else can exchange anything in it.
+    fn give(self, within: impl std::os::fd::AsFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<()> {
+        let before = statat(&within, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let to_others = before.st_uid != self.uid.as_raw();
+        if FileType::from_raw_mode(before.st_mode).is_dir() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = openat(&within, name, flags, Mode::empty())?;
+            for entry in Dir::read_from(&opened)? {
+                let entry = entry?;
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    self.give(&opened, entry.file_name())?;
+                }
+            }
+            if to_others {
+                fchown(&opened, Some(self.uid), Some(self.gid))?;
+            }
+        } else if to_others && before.st_nlink == 1 {
+            chownat(&within, name, Some(self.uid), Some(self.gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
     }
 }
 
@@ -60,6 +98,8 @@ mod tests {
         std::fs::create_dir_all(made.join("in/it")).expect("makes");
         std::fs::write(made.join("in/file"), "x").expect("writes");
         symlink(outside.path(), made.join("in/link")).expect("links");
+        std::fs::write(outside.path().join("file"), "x").expect("writes");
+        std::fs::hard_link(outside.path().join("file"), made.join("in/second_name")).expect("links");
         let file = File::create(folder.path().join("file")).expect("makes");
         give_all(folder.path(), &made);
         give_file(folder.path(), &file);
@@ -67,6 +107,14 @@ mod tests {
             let owner = std::fs::symlink_metadata(folder.path().join(name)).expect("there").uid();
             assert_eq!(owner, OWNER, "{name}");
         }
+        for kept in [outside.path(), &outside.path().join("file")] {
+            assert_ne!(std::fs::metadata(kept).expect("there").uid(), OWNER, "{}", kept.display());
+        }
+
+        // The folder was exchanged for a link.
+        let link = folder.path().join("exchanged");
+        symlink(outside.path(), &link).expect("links");
+        give_all(folder.path(), &link);
         assert_ne!(std::fs::metadata(outside.path()).expect("there").uid(), OWNER);
     }
 }
