@@ -51,7 +51,11 @@ impl Account {
 
     /// Gives what has this name in the folder `within`. What is in a folder comes first: as long as the folder
     /// is not given away, nobody else can exchange anything in it.
-    fn give(self, within: impl std::os::fd::AsFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<()> {
+    fn give(
+        self,
+        within: impl std::os::fd::AsFd,
+        name: impl rustix::path::Arg + Copy,
+    ) -> rustix::io::Result<()> {
         let before = statat(&within, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let to_others = before.st_uid != self.uid.as_raw();
         if FileType::from_raw_mode(before.st_mode).is_dir() {

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Moments, Now, Update, Updated, missing, scaled};
+use super::{Moments, Now, Update, Updated, missing, scaled, settled};
 use crate::train::hyper::UpdateSettings;
 
 /// One lane's step. Moments: the mean squares of the gradients and of the changes.
@@ -32,9 +32,9 @@ impl Update for Adadelta {
     fn fused(&self, p: &mut [f32], g: &[f32], [square, changes, _]: Moments<'_>) {
         for (((p, g), square), changes) in p.iter_mut().zip(g).zip(square).zip(changes) {
             let g = *g + self.weight_decay * *p;
-            *square = self.rho * *square + self.one_minus_rho * g * g;
+            *square = settled(self.rho * *square + self.one_minus_rho * g * g);
             let change = (*changes + self.epsilon).sqrt() / (*square + self.epsilon).sqrt() * g;
-            *changes = self.rho * *changes + self.one_minus_rho * change * change;
+            *changes = settled(self.rho * *changes + self.one_minus_rho * change * change);
             *p -= self.learning_rate * change;
         }
     }

@@ -6,7 +6,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Moments, Now, Update, Updated, missing, scaled};
+use super::{Moments, Now, Update, Updated, missing, scaled, settled};
 use crate::train::hyper::UpdateSettings;
 use crate::train::ops::sums::row_sums;
 
@@ -52,8 +52,8 @@ impl Update for Lamb {
     #[inline(always)]
     fn fused(&self, p: &mut [f32], g: &[f32], [first, second, _]: Moments<'_>) {
         for ((g, first), second) in g.iter().zip(&mut *first).zip(&mut *second) {
-            *first += (*g - *first) * self.one_minus_beta1;
-            *second = self.beta2 * *second + self.one_minus_beta2 * *g * *g;
+            *first = settled(*first + (*g - *first) * self.one_minus_beta1);
+            *second = settled(self.beta2 * *second + self.one_minus_beta2 * *g * *g);
         }
         let [place, change] = row_sums(
             [&*p, &*first, &*second],

@@ -244,6 +244,16 @@ fn scaled(x: &Tensor, factor: f32) -> Result<Tensor> {
     x * f64::from(factor)
 }
 
+/// A moment as it is kept: 0 once it is subnormal.
+///
+/// The gradients of a unit that is never active are 0, and the moments of its weights decay until rounding
+/// leaves them subnormal for ever. On a CPU their updates would take twice as long, and no parameter would
+/// move: what they come to is lost in its rounding.
+#[inline(always)]
+fn settled(moment: f32) -> f32 {
+    if moment.abs() < f32::MIN_POSITIVE { 0.0 } else { moment }
+}
+
 /// 1, -1 or 0; NaN stays NaN, since a diverged run must show as one.
 #[inline(always)]
 fn sign(x: f32) -> f32 {

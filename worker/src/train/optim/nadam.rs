@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Moments, Now, Update, Updated, missing, scaled};
+use super::{Moments, Now, Update, Updated, missing, scaled, settled};
 use crate::train::hyper::UpdateSettings;
 
 /// One lane's step. Moments: the means of the gradient and of its square.
@@ -59,8 +59,8 @@ impl Update for NAdam {
     fn fused(&self, p: &mut [f32], g: &[f32], [first, second, _]: Moments<'_>) {
         for (((p, g), first), second) in p.iter_mut().zip(g).zip(first).zip(second) {
             let g = *g + self.weight_decay * *p;
-            *first += (g - *first) * self.one_minus_beta1;
-            *second = self.beta2 * *second + self.one_minus_beta2 * g * g;
+            *first = settled(*first + (g - *first) * self.one_minus_beta1);
+            *second = settled(self.beta2 * *second + self.one_minus_beta2 * g * g);
             let denominator = second.sqrt() * self.inverse_root_correction + self.epsilon;
             *p -= (self.gradient_step * g + self.momentum_step * *first) / denominator;
         }

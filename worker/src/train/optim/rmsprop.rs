@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Moments, Now, Update, Updated, missing, scaled};
+use super::{Moments, Now, Update, Updated, missing, scaled, settled};
 use crate::train::hyper::UpdateSettings;
 
 /// One lane's step. Moments: the mean square, the momentum where a lane has one, the mean gradient
@@ -35,12 +35,12 @@ impl RmsProp {
     fn fused_centered(&self, p: &mut [f32], g: &[f32], [square, buffer, mean]: Moments<'_>) {
         for ((((p, g), square), buffer), mean) in p.iter_mut().zip(g).zip(square).zip(buffer).zip(mean) {
             let g = *g + self.weight_decay * *p;
-            *square = self.alpha * *square + self.one_minus_alpha * g * g;
-            *mean += (g - *mean) * self.one_minus_alpha;
+            *square = settled(self.alpha * *square + self.one_minus_alpha * g * g);
+            *mean = settled(*mean + (g - *mean) * self.one_minus_alpha);
             // Of gradients that hardly vary, rounding can make the variance negative.
             let variance = *square - *mean * *mean;
             let deviation = if variance < 0.0 { 0.0 } else { variance.sqrt() };
-            *buffer = self.momentum * *buffer + g / (deviation + self.epsilon);
+            *buffer = settled(self.momentum * *buffer + g / (deviation + self.epsilon));
             *p -= self.learning_rate * *buffer;
         }
     }
@@ -56,15 +56,15 @@ impl Update for RmsProp {
         if self.momentum == 0.0 {
             for ((p, g), square) in p.iter_mut().zip(g).zip(square) {
                 let g = *g + self.weight_decay * *p;
-                *square = self.alpha * *square + self.one_minus_alpha * g * g;
+                *square = settled(self.alpha * *square + self.one_minus_alpha * g * g);
                 *p -= self.learning_rate * g / (square.sqrt() + self.epsilon);
             }
             return;
         }
         for (((p, g), square), buffer) in p.iter_mut().zip(g).zip(square).zip(buffer) {
             let g = *g + self.weight_decay * *p;
-            *square = self.alpha * *square + self.one_minus_alpha * g * g;
-            *buffer = self.momentum * *buffer + g / (square.sqrt() + self.epsilon);
+            *square = settled(self.alpha * *square + self.one_minus_alpha * g * g);
+            *buffer = settled(self.momentum * *buffer + g / (square.sqrt() + self.epsilon));
             *p -= self.learning_rate * *buffer;
         }
     }

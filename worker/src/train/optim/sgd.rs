@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Moments, Now, Update, Updated, scaled};
+use super::{Moments, Now, Update, Updated, scaled, settled};
 use crate::train::hyper::{MomentumForm, UpdateSettings};
 
 /// One lane's step. Moments: the momentum, where a lane has one.
@@ -38,7 +38,7 @@ impl Update for Sgd {
         // The buffer begins at 0, so that the first step makes it the gradient, as in PyTorch.
         for ((p, g), buffer) in p.iter_mut().zip(g).zip(buffer) {
             let g = *g + self.weight_decay * *p;
-            *buffer = self.momentum * *buffer + g;
+            *buffer = settled(self.momentum * *buffer + g);
             let direction = match self.form {
                 MomentumForm::Plain => *buffer,
                 MomentumForm::Nesterov => g + self.momentum * *buffer,

@@ -106,3 +106,25 @@ fn gradients_that_hardly_vary_do_not_make_a_centered_rmsprop_diverge() {
         assert!(flat(&parameter)[0].is_finite(), "{name}");
     }
 }
+
+#[test]
+fn moments_of_a_unit_that_is_never_active_do_not_stay_subnormal() {
+    const SMALL: f32 = 1e-37;
+    // Adagrad's sum never decays, and Lion goes by the sign of its mean, however small that is.
+    let kinds =
+        KINDS.into_iter().filter(|kind| !matches!(kind, OptimizerKind::Adagrad | OptimizerKind::Lion));
+    for kind in kinds {
+        let settings = UpdateSettings { centered: true, alpha: 0.9, beta2: 0.9, ..SETTINGS };
+        let tensor = |value: f32| Tensor::full(value, (1, 40), &Device::Cpu).and_then(|x| x.contiguous());
+        let (parameter, gradient) = (tensor(0.5).expect("good"), tensor(0.0).expect("good"));
+        let state = [(); MOST_MOMENTS].map(|()| tensor(SMALL).expect("good"));
+        for step in 1..=100 {
+            let now = Now { step, learning_rate: 1e-3, weight_decay: 0.0 };
+            fused(&[Rule::of(kind, &settings, now)], &parameter, &gradient, &state).expect("good");
+        }
+        let decayed = state.iter().flat_map(flat).filter(|moment| *moment != f64::from(SMALL));
+        let kept: Vec<f64> = decayed.collect();
+        assert!(kept.len() >= 40 && kept.iter().all(|moment| *moment == 0.0), "{kind:?}: {kept:?}");
+        assert_eq!(flat(&parameter), [0.5; 40], "{kind:?}");
+    }
+}
