@@ -19,8 +19,9 @@ impl Search {
         match &event.fact {
             // The first event made this search; see `new`.
             Fact::SearchCreated(_) => {}
-            Fact::TrialPlanned { trial, replicate, hyperparameters, seeds } => {
-                self.touched.insert(*trial);
+            Fact::TrialPlanned { trial: _, replicate, hyperparameters, seeds } => {
+                let drawn = TrialId::new(self.trials.len() as u64);
+                self.touched.insert(drawn);
                 self.trials.push(Trial {
                     replicate: *replicate,
                     hyperparameters: hyperparameters.clone(),
@@ -33,7 +34,7 @@ impl Search {
                     resumption: None,
                     phase: Phase::Waiting,
                 });
-                self.waiting.insert(*trial);
+                self.waiting.insert(drawn);
                 self.counts.waiting += 1;
             }
             Fact::AttemptStarted { attempt, holder } => self.start(*attempt, holder, at),
@@ -161,9 +162,12 @@ impl Search {
     }
 
     fn requeue(&mut self, attempt: Attempt, at: Timestamp) {
-        self.end_attempt(attempt, Phase::Waiting, at);
-        self.waiting.insert(attempt.trial);
-        self.counts.waiting += 1;
+        // What waits must exist: a search that stops goes on until nothing waits.
+        if self.trial(attempt.trial).is_some() {
+            self.end_attempt(attempt, Phase::Waiting, at);
+            self.waiting.insert(attempt.trial);
+            self.counts.waiting += 1;
+        }
     }
 
     fn release(&mut self, attempt: Attempt, at: Timestamp) {

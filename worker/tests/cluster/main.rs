@@ -1,6 +1,7 @@
 //! The whole cluster, end to end: the real programs, the real Fashion-MNIST, real kills.
 
 mod access;
+mod calls;
 mod chaos;
 mod clocks;
 mod digits;
