@@ -3,14 +3,18 @@
 //!
 //! Where there is nothing to give, or nobody who may give it, nothing is lost by failing, and nothing is said.
 //! That account may exchange what lies in its folder for something else meanwhile, such as a link to a folder of
-//! root's. So folders are walked by what was opened and not by their paths, no link is followed, and a file that
-//! has a second name is left as it is.
+//! root's. So folders are walked by what was opened and not by their paths, no link in that folder is followed, and
+//! a file that has a second name is left as it is.
 
 use std::fs::File;
+#[cfg(unix)]
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 #[cfg(unix)]
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchown, openat, statat};
+#[cfg(unix)]
+use rustix::path::Arg;
 
 /// Gives a file that was just made to the owner of this folder.
 #[cfg(unix)]
@@ -23,14 +27,32 @@ pub(crate) fn give_file(folder: &Path, made: &File) {
     }
 }
 
-/// Gives what was just made, with all that is in it, to the owner of this folder.
+/// Gives what was just made in this folder or below, with all that is in it, to the folder's owner.
 #[cfg(unix)]
 pub(crate) fn give_all(folder: &Path, made: &Path) {
-    if let (Ok(to), Some(parent), Some(name)) = (Account::of(folder), made.parent(), made.file_name())
-        && let Ok(parent) = File::open(parent)
-    {
-        let _ = to.give(&parent, name);
+    let _ = try_give_all(folder, made);
+}
+
+#[cfg(unix)]
+fn try_give_all(folder: &Path, made: &Path) -> std::io::Result<()> {
+    let to = Account::of(folder)?;
+    let mut within = OwnedFd::from(File::open(folder)?);
+    let mut names = made.strip_prefix(folder).into_iter().flatten().peekable();
+    while let Some(name) = names.next() {
+        if names.peek().is_none() {
+            to.give(&within, name)?;
+        } else {
+            within = open_folder(&within, name)?;
+        }
     }
+    Ok(())
+}
+
+/// Opens a folder by its name in another, unless that is a link.
+#[cfg(unix)]
+fn open_folder(within: impl AsFd, name: impl Arg) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(within, name, flags, Mode::empty())
 }
 
 /// To whom something is given.
@@ -51,16 +73,11 @@ impl Account {
 
     /// Gives what has this name in the folder `within`. What is in a folder comes first: as long as the folder
     /// is not given away, nobody else can exchange anything in it.
-    fn give(
-        self,
-        within: impl std::os::fd::AsFd,
-        name: impl rustix::path::Arg + Copy,
-    ) -> rustix::io::Result<()> {
+    fn give(self, within: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<()> {
         let before = statat(&within, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let to_others = before.st_uid != self.uid.as_raw();
         if FileType::from_raw_mode(before.st_mode).is_dir() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = openat(&within, name, flags, Mode::empty())?;
+            let opened = open_folder(&within, name)?;
             for entry in Dir::read_from(&opened)? {
                 let entry = entry?;
                 if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
@@ -118,7 +135,10 @@ mod tests {
         // The folder was exchanged for a link.
         let link = folder.path().join("exchanged");
         symlink(outside.path(), &link).expect("links");
+        std::fs::create_dir(outside.path().join("in")).expect("makes");
         give_all(folder.path(), &link);
+        give_all(folder.path(), &link.join("in"));
+        assert_ne!(std::fs::metadata(outside.path().join("in")).expect("there").uid(), OWNER);
         assert_ne!(std::fs::metadata(outside.path()).expect("there").uid(), OWNER);
     }
 }
