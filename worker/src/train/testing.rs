@@ -1,5 +1,7 @@
 //! What the engine's tests share: small groups of trials and a small dataset.
 
+use std::sync::LazyLock;
+
 use candle_core::Device;
 use fittingroom_common::dataset::{Dataset, Part, Shape};
 use fittingroom_common::hyperparameter::{Hyperparameters, Parameter};
@@ -7,6 +9,7 @@ use fittingroom_common::rng::Stream;
 use rand::Rng;
 
 use super::data::Placed;
+use super::device::DeviceChoice;
 use super::hyper::Group;
 use fittingroom_common::trial::Seeds;
 
@@ -29,9 +32,21 @@ pub(crate) fn group(trials: &[(Settings<'_>, Seeds)]) -> Group {
     Group::of(&trials).expect("a group")
 }
 
-/// A dataset to train on with the CPU.
-pub(crate) fn on_cpu(dataset: &Dataset) -> Placed {
-    Placed::new(dataset.clone(), &Device::Cpu).expect("nothing moves")
+/// Where the engine computes: on the CPU, unless `FITTINGROOM_TEST_DEVICE` names another device.
+pub(crate) fn device() -> &'static Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("FITTINGROOM_TEST_DEVICE") {
+        Ok(name) => {
+            let choice: DeviceChoice = name.parse().expect("a device's name");
+            choice.open().expect("a device that can be used").device
+        }
+        Err(_) => Device::Cpu,
+    });
+    &DEVICE
+}
+
+/// A dataset to train on.
+pub(crate) fn placed(dataset: &Dataset) -> Placed {
+    Placed::new(dataset.clone(), device()).expect("there is room")
 }
 
 /// Noisy images of 3 classes, each with a bright spot in another place: quickly learnt.

@@ -2,7 +2,7 @@
 
 use super::hyper::{Normalization, Visiting};
 use super::save::Record;
-use super::testing::{Settings, dataset, dataset_of, group, hyperparameters, on_cpu};
+use super::testing::{Settings, dataset, dataset_of, group, hyperparameters, placed};
 use super::weights::{Start, Weights};
 use super::*;
 use crate::train::ops::testing::flat;
@@ -35,7 +35,7 @@ fn run_group(group: &Group, dataset: &Dataset) -> Traces {
 
 fn run_tested(group: &Group, dataset: &Dataset, testing: Testing) -> Traces {
     let mut reports = vec![Vec::new(); group.lanes.len()];
-    let outcome = train(group, &on_cpu(dataset), testing, &mut |progress| {
+    let outcome = train(group, &placed(dataset), testing, &mut |progress| {
         if let Progress::Epoch(lanes) = progress {
             for (reports, report) in reports.iter_mut().zip(lanes) {
                 match report {
@@ -195,7 +195,7 @@ fn divergence_ends_a_lane_and_not_the_others() {
     let seeds = Seeds::from_one(1);
     let ends = |trials: &[(Settings<'_>, Seeds)]| {
         let mut epochs = 0;
-        let outcome = train(&group(trials), &on_cpu(&dataset), Testing::Never, &mut |progress| {
+        let outcome = train(&group(trials), &placed(&dataset), Testing::Never, &mut |progress| {
             epochs += u32::from(matches!(progress, Progress::Epoch(_)));
             ControlFlow::Continue(())
         });
@@ -214,7 +214,7 @@ fn divergence_ends_a_lane_and_not_the_others() {
 fn a_caller_can_stop_in_the_middle_of_an_epoch() {
     let mut steps = 0;
     let group = group(&[(QUICK, Seeds::from_one(1))]);
-    let outcome = train(&group, &on_cpu(&dataset(100, 10)), Testing::Never, &mut |_| {
+    let outcome = train(&group, &placed(&dataset(100, 10)), Testing::Never, &mut |_| {
         steps += 1;
         if steps == 3 { ControlFlow::Break(Stop) } else { ControlFlow::Continue(()) }
     });
@@ -232,7 +232,7 @@ fn the_last_batch_is_kept_unless_batch_norm_is_left_with_one_image() {
         let group = group(&[(&settings, Seeds::from_one(1))]);
         assert_eq!(group.shape.normalization == Normalization::Batch, expected == 2);
         let mut seen = 0;
-        let outcome = train(&group, &on_cpu(&dataset), Testing::Never, &mut |progress| {
+        let outcome = train(&group, &placed(&dataset), Testing::Never, &mut |progress| {
             if let Progress::Step { steps, .. } = progress {
                 seen = steps;
             }
@@ -250,7 +250,7 @@ fn what_cannot_be_trained_is_an_error_that_says_why() {
     flat.shape.width = 64;
     let run = |settings: Settings<'_>, dataset: &Dataset| {
         let group = group(&[(settings, Seeds::from_one(1))]);
-        train(&group, &on_cpu(dataset), Testing::Never, &mut |_| ControlFlow::Continue(()))
+        train(&group, &placed(dataset), Testing::Never, &mut |_| ControlFlow::Continue(()))
             .map(|_| ())
             .expect_err("must fail")
             .to_string()

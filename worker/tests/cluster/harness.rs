@@ -17,6 +17,11 @@ pub(crate) fn worker_program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_fittingroom-worker"))
 }
 
+/// What workers train on: the CPU, unless `FITTINGROOM_TEST_DEVICE` names another device.
+pub(crate) fn device() -> String {
+    std::env::var("FITTINGROOM_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())
+}
+
 pub(crate) fn coordinator_program() -> PathBuf {
     let program = worker_program().with_file_name("fittingroom");
     assert!(
@@ -245,7 +250,7 @@ impl Cluster {
     ) -> Running {
         let mut command = Command::new(worker_program());
         command.envs(variables.iter().cloned());
-        command.args(["run", "--coordinator", url, "--slots", "1", "--device", "cpu", "--name", name]);
+        command.args(["run", "--coordinator", url, "--slots", "1", "--name", name, "--device", &device()]);
         command.arg("--cache").arg(self.folder.path().join(cache));
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file(self.folder.path(), name));

@@ -107,7 +107,7 @@ fn check_exported_model(out: &Path, best: &Json) {
 
     let again = out.join("again.safetensors");
     let mut command = Command::new(env!("CARGO_BIN_EXE_fittingroom-worker"));
-    command.args(["train", "--device", "cpu", "--from"]).arg(out.join("model.json"));
+    command.args(["train", "--device", &harness::device(), "--from"]).arg(out.join("model.json"));
     command.arg("--data").arg(real_data()).arg("--save").arg(&again);
     let trained = command.output().expect("it runs");
     assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));

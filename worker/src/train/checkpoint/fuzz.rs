@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 use super::{Checkpoint, Entries, Entry, FORMAT, VERSION, hash, save, to_bytes};
 use crate::train::data::Placed;
 use crate::train::hyper::Group;
-use crate::train::testing::{dataset, group, hyperparameters, on_cpu};
+use crate::train::testing::{dataset, group, hyperparameters, placed};
 use crate::train::{Progress, Stop, Testing, TrainError, resume, train};
 
 const SETTINGS: &[(&str, &str)] = &[
@@ -35,7 +35,7 @@ struct Training {
 }
 
 static TRAINING: LazyLock<Training> = LazyLock::new(|| {
-    let placed = on_cpu(&dataset(30, 6));
+    let placed = placed(&dataset(30, 6));
     let manifest = Manifest {
         name: Name::sanitised("spots"),
         shape: placed.dataset().shape,

@@ -10,7 +10,7 @@ use fittingroom_common::trial::{Score, Seeds};
 use super::*;
 use crate::train::data::Placed;
 use crate::train::hyper::Group;
-use crate::train::testing::{Settings, dataset, group, hyperparameters, on_cpu};
+use crate::train::testing::{Settings, dataset, group, hyperparameters, placed};
 use crate::train::{Divergence, Ended, Outcome, Progress, Stop, Testing, TrainError, resume, train};
 
 /// A lane's epoch: training, validation and test.
@@ -58,7 +58,7 @@ impl Training {
         };
         let recipes = trials.iter().map(recipe).collect();
         let folder = tempfile::tempdir().expect("temporary folder");
-        Self { group: group(&trials), recipes, placed: on_cpu(&dataset), folder }
+        Self { group: group(&trials), recipes, placed: placed(&dataset), folder }
     }
 
     fn path(&self) -> PathBuf {

@@ -245,6 +245,28 @@ pub(crate) fn prepare(device: &Device) -> Result<()> {
     }
 }
 
+/// Bytes that a GPU can still give to this process: what nobody has, and what is kept for the next tensors.
+pub(crate) fn free_memory(device: &CudaDevice) -> Option<u64> {
+    use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT};
+    let stream = device.cuda_stream();
+    let (free, _) = stream.context().mem_get_info().ok()?;
+    let mut pool = std::ptr::null_mut();
+    let (mut reserved, mut used) = (0u64, 0u64);
+    // SAFETY: the device exists, for its context does; both attributes are numbers of 64 bits.
+    let answered = unsafe {
+        let number = |pool, attribute, number: &mut u64| {
+            let number = std::ptr::from_mut(number).cast::<c_void>();
+            sys::cuMemPoolGetAttribute(pool, attribute, number).result()
+        };
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device())
+            .result()
+            .and_then(|()| number(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &mut reserved))
+            .and_then(|()| number(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &mut used))
+    };
+    let kept = if answered.is_ok() { reserved.saturating_sub(used) } else { 0 };
+    Some(free as u64 + kept)
+}
+
 /// A size as kernels take it. Beyond it they could not count.
 fn size_of_kernel(size: usize) -> Result<i32> {
     i32::try_from(size).map_err(|_| {

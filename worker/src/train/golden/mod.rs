@@ -14,15 +14,14 @@ mod schedules;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
 
-use super::device::DeviceChoice;
 use super::ops::testing::flat;
 use super::ops::{GradientSlot, InputGradient, Leaf, Tape};
 use super::params::Order;
+use super::testing::device;
 
 /// What rounding may do to one op, relative to the largest number of a result.
 const ROUNDING: [(DType, f64); 2] = [(DType::F64, 1e-13), (DType::F32, 5e-6)];
@@ -32,18 +31,6 @@ const ROUNDING: [(DType, f64); 2] = [(DType::F64, 1e-13), (DType::F32, 5e-6)];
 enum Form {
     Fused,
     Composed,
-}
-
-/// Where the engine computes: on the CPU, unless `FITTINGROOM_TEST_DEVICE` names another device.
-fn device() -> &'static Device {
-    static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("FITTINGROOM_TEST_DEVICE") {
-        Ok(name) => {
-            let choice: DeviceChoice = name.parse().expect("a device's name");
-            choice.open().expect("a device that can be used").device
-        }
-        Err(_) => Device::Cpu,
-    });
-    &DEVICE
 }
 
 /// One tensor as PyTorch has it.

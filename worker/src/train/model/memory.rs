@@ -1,5 +1,5 @@
 //! Whether a model fits into memory: asked before its weights are drawn, since Linux promises
-//! memory that it does not have and ends the process that uses it.
+//! memory that it does not have and ends the process that uses it. Weights for a GPU are drawn there too.
 
 use std::fs;
 
@@ -10,10 +10,18 @@ use super::{ModelError, Outline};
 /// Refuses a model if the parameters of all lanes and their gradients, which are the least that
 /// training takes, are more than the memory that is free.
 pub(super) fn check(outline: &Outline, lanes: usize, device: &Device) -> Result<(), ModelError> {
+    let free = [available(), on_gpu(device)];
+    fits(outline.parameters, lanes, free.into_iter().flatten().min())
+}
+
+/// Bytes that a GPU can still give to this process, if the device is one that tells.
+fn on_gpu(device: &Device) -> Option<u64> {
     match device {
-        Device::Cpu => fits(outline.parameters, lanes, available()),
-        // The driver says itself when the memory of a GPU is full.
-        Device::Cuda(_) | Device::Metal(_) => Ok(()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => crate::train::cuda::free_memory(device),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => None,
+        Device::Cpu | Device::Metal(_) => None,
     }
 }
 

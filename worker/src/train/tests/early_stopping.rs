@@ -71,7 +71,7 @@ fn a_model_counts_the_batches_of_each_lane_until_it_stopped() {
     let settings = [unsteady(&[("early_stopping_patience", "1")]), unsteady(&[])];
     let group = group(&[(&settings[0], Seeds::from_one(1)), (&settings[1], Seeds::from_one(1))]);
     let mut epochs = [0, 0];
-    let outcome = train(&group, &on_cpu(&dataset(100, 20)), Testing::Never, &mut |progress| {
+    let outcome = train(&group, &placed(&dataset(100, 20)), Testing::Never, &mut |progress| {
         if let Progress::Epoch(lanes) = progress {
             epochs.iter_mut().zip(lanes).for_each(|(epochs, lane)| *epochs += u64::from(lane.is_ok()));
         }
