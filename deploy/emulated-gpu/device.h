@@ -13,24 +13,24 @@
 
 #undef __shared__
 #undef __launch_bounds__
-// One block runs at a time, so that its memory may be anybody's.
+// One block runs at a time, so that its memory may be anybody's. It begins with what the last one left.
 #define __shared__ static
 #define __launch_bounds__(...)
 
 extern "C" {
 extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 void emulated_barrier();
-uint64_t emulated_exchange(uint64_t value, unsigned other);
+uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned other);
 }
 
 inline void __syncthreads() { emulated_barrier(); }
 
-template <typename T> T __shfl_xor_sync(unsigned, T value, int mask, int = 32) {
+template <typename T> T __shfl_xor_sync(unsigned mask, T value, int distance, int = 32) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
     uint64_t bits = 0;
     std::memcpy(&bits, &value, sizeof(T));
     unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-    bits = emulated_exchange(bits, thread ^ mask);
+    bits = emulated_exchange(mask, bits, thread ^ distance);
     std::memcpy(&value, &bits, sizeof(T));
     return value;
 }
@@ -67,6 +67,10 @@ using std::isnan;
 using std::signbit;
 template <typename A, typename B> auto min(A a, B b) { return b < a ? b : a; }
 template <typename A, typename B> auto max(A a, B b) { return a < b ? b : a; }
+inline float min(float a, float b) { return fminf(a, b); }
+inline float max(float a, float b) { return fmaxf(a, b); }
+inline double min(double a, double b) { return fmin(a, b); }
+inline double max(double a, double b) { return fmax(a, b); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 inline double normcdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }

@@ -1,11 +1,13 @@
 // What the worker asks of NVIDIA's libraries (the driver, cuBLAS, cuRAND), on the CPU: for tests of all that is
-// for GPUs where there is none. Stricter than a GPU in two ways: memory that nobody has written to is full of NaN, and
-// who reads or writes beyond a tensor dies at once. Work is done when it is asked for, so that nothing is said
-// about what depends on the order of streams, and nothing about speed.
+// for GPUs where there is none. Stricter than a GPU in two ways: tensors begin as ones in every bit, which is NaN, and
+// a kernel that reads or writes beyond one dies. Blocks and threads run forwards at one launch and backwards at another, at
+// random, so that what depends on their order does not come out the same twice. Work is done when it is asked for: nothing is
+// said about what depends on the order of streams, and nothing about speed.
 #include <cuda.h>
 #include <vector_types.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csetjmp>
 #include <csignal>
 #include <cstdint>
@@ -31,28 +33,31 @@ const size_t PAGE = sysconf(_SC_PAGESIZE);
     abort();
 }
 
-// Memory: each piece ends where a page begins that nobody may touch.
+// Memory: each piece ends where a page begins that nobody may touch, but for what fills it up to 16 bytes. That, and what
+// lies before it, is looked at when the piece is given back. Like the driver, this keeps what was given back.
 
 struct Piece {
+    unsigned char *start;
     size_t mapped, size;
 };
 std::mutex memory;
 std::map<uintptr_t, Piece> pieces;
-size_t taken = 0;
+size_t taken = 0, reserved = 0;
 
 size_t rounded(size_t size, size_t to) { return (size + to - 1) / to * to; }
 
 CUresult allocate(CUdeviceptr *at, size_t size) {
     std::lock_guard<std::mutex> guard(memory);
+    if (size > MEMORY - taken) return CUDA_ERROR_OUT_OF_MEMORY;
     size_t room = rounded(size ? size : 1, 16), mapped = rounded(room, PAGE) + PAGE;
-    if (taken + room > MEMORY) return CUDA_ERROR_OUT_OF_MEMORY;
-    void *start = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    auto *start = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
-    mprotect((char *)start + mapped - PAGE, PAGE, PROT_NONE);
+    if (mprotect(start + mapped - PAGE, PAGE, PROT_NONE)) die("no page can be guarded", strerror(errno));
     memset(start, 0xff, mapped - PAGE);
     *at = (uintptr_t)start + mapped - PAGE - room;
-    pieces[*at] = {mapped, size};
-    taken += room;
+    pieces[*at] = {(unsigned char *)start, mapped, size};
+    taken += size;
+    reserved = std::max(reserved, taken);
     return CUDA_SUCCESS;
 }
 
@@ -60,29 +65,30 @@ CUresult release(CUdeviceptr at) {
     std::lock_guard<std::mutex> guard(memory);
     auto found = pieces.find(at);
     if (found == pieces.end()) die("freed what was not allocated", std::to_string(at));
-    auto [mapped, size] = found->second;
-    size_t room = rounded(size ? size : 1, 16);
-    for (size_t i = size; i < room; ++i)
-        if (((unsigned char *)at)[i] != 0xff) die("somebody wrote beyond a tensor of bytes", std::to_string(size));
-    munmap((void *)(at + room + PAGE - mapped), mapped);
+    auto [start, mapped, size] = found->second;
+    auto *first = (unsigned char *)at, *end = start + mapped - PAGE;
+    auto written = [](unsigned char byte) { return byte != 0xff; };
+    if (std::any_of(start, first, written) || std::any_of(first + size, end, written))
+        die("somebody wrote before or beyond a tensor, of bytes", std::to_string(size));
+    munmap(start, mapped);
     pieces.erase(found);
-    taken -= room;
+    taken -= size;
     return CUDA_SUCCESS;
 }
 
 // The threads of a block: each runs until it waits for others or ends. The next then starts on the same stack if it
 // ended, on another if it waits.
 
-struct Thread {
-    uint3 at;
-    struct Stack *stack;
-    unsigned barriers, exchanges;
-    bool ended;
-};
 struct Stack {
     ucontext_t start;
     jmp_buf at;
     bool begun;
+};
+struct Thread {
+    uint3 at;
+    Stack *stack;
+    unsigned barriers, exchanges;
+    bool begun, ended;
 };
 
 std::mutex running;
@@ -90,15 +96,27 @@ jmp_buf scheduler;
 std::vector<Stack *> spare;
 std::vector<Thread> threads;
 std::vector<uint64_t> exchanged[2];
-size_t current, begun;
+// Which thread runs, how many have begun, and how often one got further: where none does, all wait for ever.
+size_t current, begun, progress;
 unsigned released_barriers, waiting, alive;
+bool backwards = false;
+uint64_t order = 0;
 void (*kernel)(void **);
 void **arguments;
 
-void die_of_memory(int) {
+thread_local bool in_kernel = false;
+struct sigaction otherwise;
+
+std::string name_of_kernel() {
+    const std::string PREFIX = "emulated_";
     Dl_info found = {};
     dladdr((void *)kernel, &found);
-    die("this kernel reads or writes beyond a tensor", found.dli_sname ? found.dli_sname : "unknown");
+    return found.dli_sname ? found.dli_sname + PREFIX.size() : "unknown";
+}
+
+void on_fault(int) {
+    if (in_kernel) die("a kernel reads or writes beyond a tensor", name_of_kernel());
+    sigaction(SIGSEGV, &otherwise, nullptr);
 }
 
 } // namespace
@@ -121,17 +139,22 @@ void release_barrier_if_all_wait() {
     }
 }
 
+size_t next_to_begin() { return backwards ? threads.size() - 1 - begun : begun; }
+
 // What every stack runs: threads that have not begun, one after another.
 void work() {
     for (;;) {
         while (begun < threads.size()) {
             Stack *stack = threads[current].stack;
-            size_t next = begun++;
+            size_t next = next_to_begin();
+            ++begun;
             threads[next].stack = stack;
+            threads[next].begun = true;
             go_on_as(next);
             kernel(arguments);
             threads[current].ended = true;
             --alive;
+            ++progress;
             release_barrier_if_all_wait();
         }
         Stack *stack = threads[current].stack;
@@ -161,7 +184,9 @@ Stack *fresh() {
         const size_t SIZE = 256 << 10;
         auto *stack = new Stack();
         getcontext(&stack->start);
-        stack->start.uc_stack.ss_sp = mmap(nullptr, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *room = mmap(nullptr, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (room == MAP_FAILED || mprotect(room, PAGE, PROT_NONE)) die("no stack for a thread", strerror(errno));
+        stack->start.uc_stack.ss_sp = room;
         stack->start.uc_stack.ss_size = SIZE;
         makecontext(&stack->start, work, 0);
         return stack;
@@ -171,23 +196,28 @@ Stack *fresh() {
     return stack;
 }
 
-void run_block(uint3 dim) {
+void run_block() {
     threads.clear();
-    for (unsigned z = 0; z < dim.z; ++z)
-        for (unsigned y = 0; y < dim.y; ++y)
-            for (unsigned x = 0; x < dim.x; ++x) threads.push_back({{x, y, z}, nullptr, 0, 0, false});
+    for (unsigned z = 0; z < blockDim.z; ++z)
+        for (unsigned y = 0; y < blockDim.y; ++y)
+            for (unsigned x = 0; x < blockDim.x; ++x) threads.push_back({{x, y, z}, nullptr, 0, 0, false, false});
     for (auto &slots : exchanged) slots.resize(threads.size());
     begun = released_barriers = waiting = 0;
     alive = threads.size();
     while (begun < threads.size()) {
-        current = begun;
+        current = next_to_begin();
         Stack *stack = fresh();
-        threads[begun].stack = stack;
+        threads[current].stack = stack;
         switch_to(stack);
     }
-    while (alive > 0)
-        for (size_t thread = 0; thread < threads.size(); ++thread)
-            if (!threads[thread].ended) switch_to(threads[thread].stack);
+    while (alive > 0) {
+        size_t before = progress;
+        for (size_t i = 0; i < threads.size(); ++i) {
+            Thread &thread = threads[backwards ? threads.size() - 1 - i : i];
+            if (!thread.ended) switch_to(thread.stack);
+        }
+        if (progress == before) die("the threads of a block wait for one another for ever", name_of_kernel());
+    }
 }
 
 } // namespace
@@ -199,17 +229,21 @@ void emulated_barrier() {
     ++waiting;
     release_barrier_if_all_wait();
     while (released_barriers < mine) give_way();
+    ++progress;
 }
 
-// What another thread of the warp passes at the same point. Two sets of places: nobody is ahead by two.
-uint64_t emulated_exchange(uint64_t value, unsigned other) {
+// What another thread of the warp passes at the same point, where those of the mask come by. Two sets of places:
+// nobody is ahead by two.
+uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned other) {
     const size_t WARP = 32;
     size_t self = current;
     unsigned mine = ++threads[self].exchanges;
     exchanged[mine % 2][self] = value;
     size_t first = self / WARP * WARP, last = std::min(first + WARP, threads.size());
     for (size_t thread = first; thread < last; ++thread)
-        while (thread >= begun || (!threads[thread].ended && threads[thread].exchanges < mine)) give_way();
+        if (mask >> (thread - first) & 1)
+            while (!threads[thread].begun || (!threads[thread].ended && threads[thread].exchanges < mine)) give_way();
+    ++progress;
     return exchanged[mine % 2][other < threads.size() ? other : self];
 }
 
@@ -248,6 +282,7 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice) { return *context = (CUcontext)1, CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
 thread_local CUcontext bound = nullptr;
+const CUresult UNBOUND = CUDA_ERROR_INVALID_CONTEXT;
 CUresult cuCtxSetCurrent(CUcontext context) { return bound = context, CUDA_SUCCESS; }
 CUresult cuCtxGetCurrent(CUcontext *context) { return *context = bound, CUDA_SUCCESS; }
 CUresult cuCtxSynchronize() { return CUDA_SUCCESS; }
@@ -264,26 +299,31 @@ CUresult cuEventDestroy_v2(CUevent) { return CUDA_SUCCESS; }
 CUresult cuEventRecord(CUevent, CUstream) { return CUDA_SUCCESS; }
 CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }
 
-CUresult cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = MEMORY - taken, *all = MEMORY, CUDA_SUCCESS; }
+CUresult cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = MEMORY - reserved, *all = MEMORY, CUDA_SUCCESS; }
 CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice) { return *pool = (CUmemoryPool)4, CUDA_SUCCESS; }
 CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute, void *) { return CUDA_SUCCESS; }
-CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute, void *value) {
-    return *(uint64_t *)value = taken, CUDA_SUCCESS;
+CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute attribute, void *value) {
+    switch (attribute) {
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: *(uint64_t *)value = reserved; break;
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT: *(uint64_t *)value = taken; break;
+    default: return CUDA_ERROR_NOT_SUPPORTED;
+    }
+    return CUDA_SUCCESS;
 }
-CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return allocate(at, size); }
-CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return allocate(at, size); }
+CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return bound ? allocate(at, size) : UNBOUND; }
+CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return bound ? allocate(at, size) : UNBOUND; }
 CUresult cuMemFreeAsync(CUdeviceptr at, CUstream) { return release(at); }
 CUresult cuMemFree_v2(CUdeviceptr at) { return release(at); }
 CUresult cuMemHostAlloc(void **at, size_t size, unsigned) { return *at = malloc(size), CUDA_SUCCESS; }
 CUresult cuMemFreeHost(void *at) { return free(at), CUDA_SUCCESS; }
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstream) {
-    return memcpy((void *)to, from, size), CUDA_SUCCESS;
+    return bound ? (memcpy((void *)to, from, size), CUDA_SUCCESS) : UNBOUND;
 }
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream) {
-    return memcpy(to, (void *)from, size), CUDA_SUCCESS;
+    return bound ? (memcpy(to, (void *)from, size), CUDA_SUCCESS) : UNBOUND;
 }
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream) {
-    return memmove((void *)to, (void *)from, size), CUDA_SUCCESS;
+    return bound ? (memmove((void *)to, (void *)from, size), CUDA_SUCCESS) : UNBOUND;
 }
 CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char byte, size_t size, CUstream) {
     return memset((void *)at, byte, size), CUDA_SUCCESS;
@@ -291,6 +331,7 @@ CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char byte, size_t size, CUstre
 
 // A module's text is the path of the library that nvcc, beside this file, made of it.
 CUresult cuModuleLoadData(CUmodule *module, const void *text) {
+    if (!*(const char *)text) die("these kernels are left out", "see nvcc beside driver.cc");
     void *library = dlopen((const char *)text, RTLD_NOW | RTLD_LOCAL);
     if (!library) die("no such kernels", dlerror());
     return *module = (CUmodule)library, CUDA_SUCCESS;
@@ -303,18 +344,29 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned across, unsigned down,
                         unsigned deep, unsigned shared, CUstream, void **passed, void **extra) {
     if (shared || extra) die("memory of a size that the kernel does not name", "shared");
-    size_t size = size_t(across) * down * deep;
-    if (size_t(x) * y * z == 0 || size == 0 || size > 1024 || y > 65535 || z > 65535) return CUDA_ERROR_INVALID_VALUE;
+    if (!bound) return UNBOUND;
+    size_t blocks = size_t(x) * y * z, size = size_t(across) * down * deep;
+    if (blocks == 0 || size == 0 || size > 1024 || y > 65535 || z > 65535) return CUDA_ERROR_INVALID_VALUE;
     std::lock_guard<std::mutex> guard(running);
-    auto before = signal(SIGSEGV, die_of_memory);
+    static const bool CAUGHT = [] {
+        struct sigaction caught = {};
+        caught.sa_handler = on_fault;
+        caught.sa_flags = SA_ONSTACK | SA_NODEFER;
+        return sigaction(SIGSEGV, &caught, &otherwise) == 0;
+    }();
+    in_kernel = CAUGHT;
     kernel = (void (*)(void **))function;
     arguments = passed;
     gridDim = {x, y, z};
     blockDim = {across, down, deep};
-    for (blockIdx.z = 0; blockIdx.z < z; ++blockIdx.z)
-        for (blockIdx.y = 0; blockIdx.y < y; ++blockIdx.y)
-            for (blockIdx.x = 0; blockIdx.x < x; ++blockIdx.x) run_block(blockDim);
-    signal(SIGSEGV, before);
+    for (size_t i = 0; i < blocks; ++i) {
+        size_t block = backwards ? blocks - 1 - i : i;
+        blockIdx = {unsigned(block % x), unsigned(block / x % y), unsigned(block / x / y)};
+        run_block();
+    }
+    order = order * 6364136223846793005 + 1442695040888963407; // Knuth's, of MMIX
+    backwards = order >> 63;
+    in_kernel = false;
     return CUDA_SUCCESS;
 }
 
@@ -328,9 +380,14 @@ int cublasSetStream_v2(void *, CUstream) { return 0; }
 
 namespace {
 
+const int INVALID = 7, NOT_SUPPORTED = 15, F32 = 0;
+
 template <typename T>
 int multiply(bool a_transposed, bool b_transposed, int m, int n, int k, T alpha, const T *a, int lda, long long stride_a,
              const T *b, int ldb, long long stride_b, T beta, T *c, int ldc, long long stride_c, int batch) {
+    if (m < 0 || n < 0 || k < 0 || batch < 0 || lda < std::max(1, a_transposed ? k : m) ||
+        ldb < std::max(1, b_transposed ? n : k) || ldc < std::max(1, m))
+        return INVALID;
     std::vector<T> columns(size_t(m) * k);
     for (int i = 0; i < batch; ++i, a += stride_a, b += stride_b, c += stride_c) {
         if (i == 0 || stride_a != 0)
@@ -367,8 +424,6 @@ int multiply(bool a_transposed, bool b_transposed, int m, int n, int k, T alpha,
     }
     return 0;
 }
-
-const int NOT_SUPPORTED = 15, F32 = 0, F64 = 1;
 
 } // namespace
 

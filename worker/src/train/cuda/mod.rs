@@ -246,25 +246,26 @@ pub(crate) fn prepare(device: &Device) -> Result<()> {
 }
 
 /// Bytes that a GPU can still give to this process: what nobody has, and what is kept for the next tensors.
-pub(crate) fn free_memory(device: &CudaDevice) -> Option<u64> {
+pub(crate) fn free_memory(device: &CudaDevice) -> Result<u64> {
     use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT};
     let stream = device.cuda_stream();
-    let (free, _) = stream.context().mem_get_info().ok()?;
+    // What tensors leave is free when the stream gets there.
+    stream.synchronize().map_err(Error::wrap)?;
+    let (free, _) = stream.context().mem_get_info().map_err(Error::wrap)?;
     let mut pool = std::ptr::null_mut();
     let (mut reserved, mut used) = (0u64, 0u64);
     // SAFETY: the device exists, for its context does; both attributes are numbers of 64 bits.
-    let answered = unsafe {
-        let number = |pool, attribute, number: &mut u64| {
-            let number = std::ptr::from_mut(number).cast::<c_void>();
-            sys::cuMemPoolGetAttribute(pool, attribute, number).result()
+    unsafe {
+        let read = |pool, attribute, number: &mut u64| {
+            sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(number).cast::<c_void>()).result()
         };
         sys::cuDeviceGetDefaultMemPool(&raw mut pool, stream.context().cu_device())
             .result()
-            .and_then(|()| number(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &mut reserved))
-            .and_then(|()| number(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &mut used))
-    };
-    let kept = if answered.is_ok() { reserved.saturating_sub(used) } else { 0 };
-    Some(free as u64 + kept)
+            .and_then(|()| read(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &mut reserved))
+            .and_then(|()| read(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &mut used))
+            .map_err(Error::wrap)?;
+    }
+    Ok(free as u64 + reserved.saturating_sub(used))
 }
 
 /// A size as kernels take it. Beyond it they could not count.
@@ -279,4 +280,26 @@ fn size_of_kernel(size: usize) -> Result<i32> {
 
 fn dimension(size: usize) -> Result<u32> {
     size_of_kernel(size).map(i32::unsigned_abs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::testing;
+
+    /// On a GPU alone, real or emulated, that `FITTINGROOM_TEST_DEVICE` names.
+    #[test]
+    fn what_a_tensor_leaves_is_free_again() {
+        const BYTES: u64 = 1 << 30;
+        let Device::Cuda(device) = testing::device() else { return };
+        // Other tests take memory at the same time, but not so much.
+        let near = |given: u64, expected: u64| given.abs_diff(expected) < BYTES / 4;
+        let before = free_memory(device).expect("told");
+        let tensor = Gpu { device }.empty_bytes(BYTES as usize).expect("there is room");
+        let while_taken = free_memory(device).expect("told");
+        assert!(near(while_taken, before - BYTES), "{before} before it, {while_taken} with it");
+        drop(tensor);
+        let after = free_memory(device).expect("told");
+        assert!(near(after, before), "{before} before it, {after} after it");
+    }
 }

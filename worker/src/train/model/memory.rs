@@ -1,5 +1,6 @@
 //! Whether a model fits into memory: asked before its weights are drawn, since Linux promises
-//! memory that it does not have and ends the process that uses it. Weights for a GPU are drawn there too.
+//! memory that it does not have and ends the process that uses it. Weights for a GPU are drawn there too,
+//! one tensor after another.
 
 use std::fs;
 
@@ -8,21 +9,17 @@ use candle_core::Device;
 use super::{ModelError, Outline};
 
 /// Refuses a model if the parameters of all lanes and their gradients, which are the least that
-/// training takes, are more than the memory that is free.
+/// training takes, are more than the memory that is free where it trains.
 pub(super) fn check(outline: &Outline, lanes: usize, device: &Device) -> Result<(), ModelError> {
-    let free = [available(), on_gpu(device)];
-    fits(outline.parameters, lanes, free.into_iter().flatten().min())
-}
-
-/// Bytes that a GPU can still give to this process, if the device is one that tells.
-fn on_gpu(device: &Device) -> Option<u64> {
-    match device {
+    let free = match device {
+        Device::Cpu => available(),
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => crate::train::cuda::free_memory(device),
+        Device::Cuda(device) => Some(crate::train::cuda::free_memory(device)?),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => None,
-        Device::Cpu | Device::Metal(_) => None,
-    }
+        Device::Metal(_) => None,
+    };
+    fits(outline.parameters, lanes, free)
 }
 
 fn fits(parameters: usize, lanes: usize, available: Option<u64>) -> Result<(), ModelError> {

@@ -74,7 +74,7 @@ pub enum ModelError {
         parameters: usize,
         /// What those of all lanes take, and their gradients.
         needed_mib: u64,
-        /// What the system could give.
+        /// What the machine, or the GPU, could give.
         available_mib: u64,
     },
     /// The weights to start from cannot be used.
