@@ -95,8 +95,10 @@ impl RunError {
     /// The program's exit code: 2 for wrong usage, 1 for what failed.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Device(_) | Self::Access(_) | Self::Agent(AgentError::Access(_)) => 2,
-            Self::System { .. } | Self::Agent(_) => 1,
+            Self::Device(DeviceError::NotBuilt { .. })
+            | Self::Access(_)
+            | Self::Agent(AgentError::Access(_)) => 2,
+            Self::Device(DeviceError::Unusable(_)) | Self::System { .. } | Self::Agent(_) => 1,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::train::device::DeviceChoice;
 
@@ -40,6 +40,9 @@ pub enum DeviceError {
         /// The feature that it takes.
         feature: &'static str,
     },
+    /// No trainer could use it.
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// What this program was built for.
@@ -56,6 +59,17 @@ pub struct Devices {
     pub slots: Vec<Device>,
     /// All of them, for people: `cpu (2 cores, avx512f)`.
     pub description: String,
+    /// Why it is not the GPU that `auto` looked for, if this program can use one.
+    pub note: Option<String>,
+}
+
+/// The NVIDIA GPUs of this machine.
+#[derive(Debug)]
+struct Gpus {
+    /// As far as they are known.
+    names: Vec<String>,
+    /// Why a trainer cannot open the one that is asked for, or the first.
+    problem: Option<String>,
 }
 
 impl Devices {
@@ -64,9 +78,10 @@ impl Devices {
     pub fn detect(choice: DeviceChoice, slots: Option<NonZeroU32>) -> Result<Self, DeviceError> {
         let built = Built { cuda: cfg!(feature = "cuda"), metal: cfg!(feature = "metal") };
         let gpus = match choice {
-            DeviceChoice::Auto | DeviceChoice::Cuda(_) if built.cuda => gpu_names(),
+            DeviceChoice::Auto if built.cuda => Gpus::detect(0),
+            DeviceChoice::Cuda(number) if built.cuda => Gpus::detect(number),
             DeviceChoice::Auto | DeviceChoice::Cuda(_) | DeviceChoice::Cpu | DeviceChoice::Metal => {
-                Vec::new()
+                Gpus { names: Vec::new(), problem: None }
             }
         };
         Self::plan(choice, slots, built, &gpus, Processor::detect())
@@ -76,26 +91,35 @@ impl Devices {
         choice: DeviceChoice,
         slots: Option<NonZeroU32>,
         built: Built,
-        gpus: &[String],
+        Gpus { names, problem }: &Gpus,
         processor: Processor,
     ) -> Result<Self, DeviceError> {
         let missing = |feature| Err(DeviceError::NotBuilt { choice, feature });
+        let mut note = None;
         let devices: Vec<Device> = match choice {
             DeviceChoice::Cuda(_) if !built.cuda => return missing("cuda"),
             DeviceChoice::Metal if !built.metal => return missing("metal"),
-            DeviceChoice::Cuda(number) => vec![Device::Cuda(number)],
+            DeviceChoice::Cuda(number) => match problem {
+                Some(problem) => return Err(DeviceError::Unusable(problem.clone())),
+                None => vec![Device::Cuda(number)],
+            },
             DeviceChoice::Metal => vec![Device::Metal],
             DeviceChoice::Auto if built.metal => vec![Device::Metal],
-            DeviceChoice::Auto if !gpus.is_empty() => (0..gpus.len()).map(Device::Cuda).collect(),
-            DeviceChoice::Auto | DeviceChoice::Cpu => vec![Device::Cpu; processor.cores],
+            DeviceChoice::Auto if built.cuda && problem.is_none() => {
+                (0..names.len().max(1)).map(Device::Cuda).collect()
+            }
+            DeviceChoice::Auto | DeviceChoice::Cpu => {
+                note = problem.as_ref().map(|problem| format!("{problem}; going on with the CPU"));
+                vec![Device::Cpu; processor.cores]
+            }
         };
         let description = match devices.first() {
             None | Some(Device::Cpu) => processor.to_string(),
             Some(Device::Metal) => Device::Metal.to_string(),
-            Some(Device::Cuda(_)) => describe(&devices, gpus),
+            Some(Device::Cuda(_)) => describe(&devices, names),
         };
         let count = slots.map_or(devices.len(), |slots| slots.get() as usize);
-        Ok(Self { slots: devices.into_iter().cycle().take(count).collect(), description })
+        Ok(Self { slots: devices.into_iter().cycle().take(count).collect(), description, note })
     }
 }
 
@@ -150,6 +174,33 @@ impl fmt::Display for Processor {
     }
 }
 
+impl Gpus {
+    fn detect(wanted: usize) -> Self {
+        Self { names: gpu_names(), problem: opened(Device::Cuda(wanted)).err() }
+    }
+}
+
+/// Whether a trainer can open the device: one is started, and has nothing to do.
+fn opened(device: Device) -> Result<(), String> {
+    let trainer = std::env::current_exe().and_then(|program| {
+        let mut command = Command::new(program);
+        command.args(["trainer", "--device", &device.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()
+    });
+    match trainer {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let line = said.lines().rfind(|line| !line.trim().is_empty());
+            let line = line.map(|line| line.strip_prefix("error: ").unwrap_or(line).to_owned());
+            Err(line.unwrap_or_else(|| {
+                format!("{device} cannot be used: a trainer ended with {}", output.status)
+            }))
+        }
+        Err(error) => Err(format!("{device} cannot be used: no trainer can be started: {error}")),
+    }
+}
+
 /// The usable GPUs' names, in the order in which trainers number them. nvidia-smi is asked rather than
 /// the driver, since opening a GPU here would take some of its memory away from the trainers.
 fn gpu_names() -> Vec<String> {
@@ -184,7 +235,7 @@ mod tests {
         let both = "cuda:0 NVIDIA A, cuda:1 NVIDIA B";
         let processor = "cpu (4 cores, avx2)";
         for (case, choice, slots, gpus, expected, described) in [
-            ("no gpu", Auto, None, &two[..0], vec![cpu; 4], processor),
+            ("a gpu without a name", Auto, None, &two[..0], vec![gpu(0)], "cuda:0"),
             ("cpu asked for", Cpu, None, &two, vec![cpu; 4], processor),
             ("fewer slots", Cpu, Some(1), &two, vec![cpu], processor),
             ("more slots", Cpu, Some(5), &two, vec![cpu; 5], processor),
@@ -195,9 +246,26 @@ mod tests {
             ("unnamed gpu", Cuda(5), Some(2), &two, vec![gpu(5); 2], "cuda:5"),
         ] {
             let slots = slots.and_then(NonZeroU32::new);
-            let devices = Devices::plan(choice, slots, built, gpus, PROCESSOR).expect(case);
+            let gpus = Gpus { names: gpus.to_vec(), problem: None };
+            let devices = Devices::plan(choice, slots, built, &gpus, PROCESSOR).expect(case);
             assert_eq!(devices.slots, expected, "{case}");
             assert_eq!(devices.description, described, "{case}");
+            assert_eq!(devices.note, None, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_no_trainer_can_open_is_an_error_and_auto_goes_on_without() {
+        let built = Built { cuda: true, metal: false };
+        for names in [vec![], vec!["NVIDIA A".to_owned()]] {
+            let gpus = Gpus { names, problem: Some("cuda:0 cannot be used: broken".to_owned()) };
+            let plan = |choice| Devices::plan(choice, None, built, &gpus, PROCESSOR);
+            let error = plan(DeviceChoice::Cuda(0)).expect_err("it cannot be used");
+            assert_eq!(error.to_string(), "cuda:0 cannot be used: broken");
+            let devices = plan(DeviceChoice::Auto).expect("there is the CPU");
+            assert_eq!(devices.slots, [Device::Cpu; 4]);
+            let note = "cuda:0 cannot be used: broken; going on with the CPU";
+            assert_eq!(devices.note.as_deref(), Some(note));
         }
     }
 
@@ -207,7 +275,8 @@ mod tests {
         for (choice, said) in
             [(DeviceChoice::Cuda(0), "--features cuda"), (DeviceChoice::Metal, "--features metal")]
         {
-            let error = Devices::plan(choice, None, built, &[], PROCESSOR).expect_err(said);
+            let gpus = Gpus { names: Vec::new(), problem: None };
+            let error = Devices::plan(choice, None, built, &gpus, PROCESSOR).expect_err(said);
             assert!(error.to_string().contains(said), "{error}");
         }
     }

@@ -162,6 +162,9 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     info!(slots = worker.slots, device = worker.device, %coordinator, "worker starts");
+    if let Some(note) = devices.note {
+        warn!("{note}");
+    }
     if access.exposes_token(&coordinator) {
         warn!("the token goes to the coordinator unencrypted; https:// would keep it from others");
     }

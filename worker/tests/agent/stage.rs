@@ -127,7 +127,11 @@ impl Stage {
             coordinator: format!("http://{address}").parse().expect("a URL"),
             access: Access::default(),
             name: Name::sanitised("test-worker"),
-            devices: Devices { slots: vec![self.device; self.slots], description: "cpu (test)".to_owned() },
+            devices: Devices {
+                slots: vec![self.device; self.slots],
+                description: "cpu (test)".to_owned(),
+                note: None,
+            },
             gpus: self.gpus.clone(),
             cache: self.folder.path().join("cache"),
             trainer,
