@@ -250,25 +250,16 @@ uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned other) {
 // The driver.
 
 CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
-CUresult cuDriverGetVersion(int *version) { return *version = CUDA_VERSION, CUDA_SUCCESS; }
-CUresult cuGetErrorName(CUresult, const char **name) { return *name = "an error", CUDA_SUCCESS; }
 CUresult cuGetErrorString(CUresult error, const char **text) {
     *text = error == CUDA_ERROR_OUT_OF_MEMORY    ? "out of memory"
             : error == CUDA_ERROR_INVALID_DEVICE ? "invalid device ordinal"
                                                  : "not supported by the emulated GPU";
     return CUDA_SUCCESS;
 }
-CUresult cuDeviceGetCount(int *count) { return *count = 1, CUDA_SUCCESS; }
 CUresult cuDeviceGet(CUdevice *device, int number) {
     *device = number;
     return number == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
-CUresult cuDeviceGetName(char *name, int size, CUdevice) {
-    snprintf(name, size, "Emulated GPU");
-    return CUDA_SUCCESS;
-}
-CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice) { return memset(uuid, 0, sizeof(*uuid)), CUDA_SUCCESS; }
-CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice) { return *bytes = MEMORY, CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice) {
     switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED: *value = 1; break;
@@ -285,9 +276,7 @@ thread_local CUcontext bound = nullptr;
 const CUresult UNBOUND = CUDA_ERROR_INVALID_CONTEXT;
 CUresult cuCtxSetCurrent(CUcontext context) { return bound = context, CUDA_SUCCESS; }
 CUresult cuCtxGetCurrent(CUcontext *context) { return *context = bound, CUDA_SUCCESS; }
-CUresult cuCtxSynchronize() { return CUDA_SUCCESS; }
 
-CUresult cuStreamCreate(CUstream *stream, unsigned) { return *stream = (CUstream)2, CUDA_SUCCESS; }
 CUresult cuStreamDestroy_v2(CUstream) { return CUDA_SUCCESS; }
 CUresult cuStreamSynchronize(CUstream) { return CUDA_SUCCESS; }
 CUresult cuStreamWaitEvent(CUstream, CUevent, unsigned) { return CUDA_SUCCESS; }
@@ -297,7 +286,6 @@ CUresult cuStreamIsCapturing(CUstream, CUstreamCaptureStatus *status) {
 CUresult cuEventCreate(CUevent *event, unsigned) { return *event = (CUevent)3, CUDA_SUCCESS; }
 CUresult cuEventDestroy_v2(CUevent) { return CUDA_SUCCESS; }
 CUresult cuEventRecord(CUevent, CUstream) { return CUDA_SUCCESS; }
-CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }
 
 CUresult cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = MEMORY - reserved, *all = MEMORY, CUDA_SUCCESS; }
 CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice) { return *pool = (CUmemoryPool)4, CUDA_SUCCESS; }
@@ -314,8 +302,6 @@ CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return bound 
 CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return bound ? allocate(at, size) : UNBOUND; }
 CUresult cuMemFreeAsync(CUdeviceptr at, CUstream) { return release(at); }
 CUresult cuMemFree_v2(CUdeviceptr at) { return release(at); }
-CUresult cuMemHostAlloc(void **at, size_t size, unsigned) { return *at = malloc(size), CUDA_SUCCESS; }
-CUresult cuMemFreeHost(void *at) { return free(at), CUDA_SUCCESS; }
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstream) {
     return bound ? (memcpy((void *)to, from, size), CUDA_SUCCESS) : UNBOUND;
 }
@@ -326,7 +312,7 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUs
     return bound ? (memmove((void *)to, (void *)from, size), CUDA_SUCCESS) : UNBOUND;
 }
 CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char byte, size_t size, CUstream) {
-    return memset((void *)at, byte, size), CUDA_SUCCESS;
+    return bound ? (memset((void *)at, byte, size), CUDA_SUCCESS) : UNBOUND;
 }
 
 // A module's text is the path of the library that nvcc, beside this file, made of it.

@@ -68,7 +68,7 @@ pub struct Devices {
 struct Gpus {
     /// As far as they are known.
     names: Vec<String>,
-    /// Why a trainer cannot open the one that is asked for, or the first.
+    /// Why a trainer cannot open the one that is asked for, or the first where none can be opened.
     problem: Option<String>,
 }
 
@@ -78,8 +78,14 @@ impl Devices {
     pub fn detect(choice: DeviceChoice, slots: Option<NonZeroU32>) -> Result<Self, DeviceError> {
         let built = Built { cuda: cfg!(feature = "cuda"), metal: cfg!(feature = "metal") };
         let gpus = match choice {
-            DeviceChoice::Auto if built.cuda => Gpus::detect(0),
-            DeviceChoice::Cuda(number) if built.cuda => Gpus::detect(number),
+            DeviceChoice::Auto if built.cuda => {
+                let names = gpu_names();
+                let problem = problem_of(0..names.len().max(1), opened);
+                Gpus { names, problem }
+            }
+            DeviceChoice::Cuda(number) if built.cuda => {
+                Gpus { names: gpu_names(), problem: problem_of(number..=number, opened) }
+            }
             DeviceChoice::Auto | DeviceChoice::Cuda(_) | DeviceChoice::Cpu | DeviceChoice::Metal => {
                 Gpus { names: Vec::new(), problem: None }
             }
@@ -174,10 +180,20 @@ impl fmt::Display for Processor {
     }
 }
 
-impl Gpus {
-    fn detect(wanted: usize) -> Self {
-        Self { names: gpu_names(), problem: opened(Device::Cuda(wanted)).err() }
+/// What is wrong with the first of these GPUs, unless one of them can be opened: a GPU that is broken must not
+/// keep the others from work.
+fn problem_of(
+    numbers: impl IntoIterator<Item = usize>,
+    open: impl Fn(Device) -> Result<(), String>,
+) -> Option<String> {
+    let mut first = None;
+    for number in numbers {
+        match open(Device::Cuda(number)) {
+            Ok(()) => return None,
+            Err(problem) => first = first.or(Some(problem)),
+        }
     }
+    first
 }
 
 /// Whether a trainer can open the device: one is started, and has nothing to do.
@@ -267,6 +283,17 @@ mod tests {
             let note = "cuda:0 cannot be used: broken; going on with the CPU";
             assert_eq!(devices.note.as_deref(), Some(note));
         }
+    }
+
+    #[test]
+    fn one_broken_gpu_does_not_keep_the_others_from_work() {
+        let open = |working: &'static [Device]| {
+            move |device| if working.contains(&device) { Ok(()) } else { Err(format!("{device} is broken")) }
+        };
+        assert_eq!(problem_of(0..3, open(&[Device::Cuda(0)])), None);
+        assert_eq!(problem_of(0..3, open(&[Device::Cuda(2)])), None);
+        assert_eq!(problem_of(0..3, open(&[])).as_deref(), Some("cuda:0 is broken"));
+        assert_eq!(problem_of(1..=1, open(&[Device::Cuda(0)])).as_deref(), Some("cuda:1 is broken"));
     }
 
     #[test]
