@@ -249,7 +249,12 @@ uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned other) {
 
 // The driver.
 
-CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
+CUresult cuInit(unsigned) {
+    // Kernels look among what everybody may see for what they share with this, and a program that loads this
+    // may have kept it to itself.
+    if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL)) die("not loaded as libcuda.so.1", dlerror());
+    return CUDA_SUCCESS;
+}
 CUresult cuGetErrorString(CUresult error, const char **text) {
     *text = error == CUDA_ERROR_OUT_OF_MEMORY    ? "out of memory"
             : error == CUDA_ERROR_INVALID_DEVICE ? "invalid device ordinal"

@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 
 use self::compare::Comparison;
 use crate::train::TrainError;
-use crate::train::device::{DeviceChoice, DeviceError, Opened};
+use crate::train::device::{DeviceChoice, Opened, UnusableDevice};
 
 /// Settings of `fittingroom-worker check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,7 +53,7 @@ pub struct CheckArgs {
 pub enum CheckCommandError {
     /// The device cannot be used.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(#[from] UnusableDevice),
     /// Something could not be computed.
     #[error(transparent)]
     Train(#[from] TrainError),

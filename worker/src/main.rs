@@ -1,5 +1,6 @@
 //! `fittingroom-worker`: parses the command line and calls the library; nothing else.
 
+use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
@@ -72,7 +73,8 @@ fn main() -> ExitCode {
                     Err(error) => fail(&error, 1),
                 }
             }
-            Err(error) => fail(&error, 1),
+            // An agent reads it, and knows what a person asked for.
+            Err(error) => fail(&error.problem, 1),
         },
     }
 }
@@ -87,7 +89,7 @@ fn train_on_one_thread() {
     }
 }
 
-fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+fn fail(error: &dyn Display, code: u8) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(code)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fittingroom_common::dataset::{Dataset, DatasetError};
 
 use crate::train::data::Placed;
-use crate::train::device::{DeviceChoice, DeviceError};
+use crate::train::device::{DeviceChoice, UnusableDevice};
 use crate::train::evaluate::predict;
 use crate::train::model::ImageShape;
 use crate::train::save::{self, LoadError};
@@ -41,7 +41,7 @@ pub enum PredictCommandError {
     Dataset(#[from] DatasetError),
     /// The device cannot be used.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(#[from] UnusableDevice),
     /// The model cannot be used.
     #[error(transparent)]
     Model(#[from] LoadError),

@@ -29,31 +29,28 @@ pub struct Opened {
     pub note: Option<String>,
 }
 
-/// Why there is no such device.
+/// Not a device's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// Not a device's name.
-    #[error(
-        "there is no device {given:?}: it can be cpu, cuda:N (an NVIDIA GPU's number, from 0), metal or auto"
-    )]
-    UnknownName {
-        /// The name as it came.
-        given: String,
-    },
-    /// The device cannot be opened.
-    #[error("{choice} cannot be used: {problem}. Take --device cpu, or auto")]
-    Unusable {
-        /// The device.
-        choice: DeviceChoice,
-        /// What is in the way.
-        problem: String,
-    },
+#[error(
+    "there is no device {given:?}: it can be cpu, cuda:N (an NVIDIA GPU's number, from 0), metal or auto"
+)]
+pub struct UnknownDevice {
+    /// The name as it came.
+    pub given: String,
+}
+
+/// A device cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}. Take --device cpu, or auto")]
+pub struct UnusableDevice {
+    /// Which, and what is in the way.
+    pub problem: String,
 }
 
 impl FromStr for DeviceChoice {
-    type Err = DeviceError;
+    type Err = UnknownDevice;
 
-    fn from_str(text: &str) -> Result<Self, DeviceError> {
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
         match text {
             "cpu" => Ok(Self::Cpu),
             "metal" => Ok(Self::Metal),
@@ -63,7 +60,7 @@ impl FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(|number| number.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| DeviceError::UnknownName { given: text.chars().take(80).collect() }),
+                .ok_or_else(|| UnknownDevice { given: text.chars().take(80).collect() }),
         }
     }
 }
@@ -81,17 +78,17 @@ impl fmt::Display for DeviceChoice {
 
 impl DeviceChoice {
     /// Opens the device.
-    pub fn open(self) -> Result<Opened, DeviceError> {
-        let opened = |device: candle_core::Result<Device>| match device {
+    pub fn open(self) -> Result<Opened, UnusableDevice> {
+        let opened = |device: Result<Device, String>| match device {
             Ok(device) => Ok(Opened { device, choice: self, note: None }),
-            Err(error) => {
-                Err(DeviceError::Unusable { choice: self, problem: first_line(&error.to_string()) })
+            Err(problem) => {
+                Err(UnusableDevice { problem: format!("{self} cannot be used: {}", first_line(&problem)) })
             }
         };
         match self {
             Self::Cpu => opened(Ok(Device::Cpu)),
-            Self::Cuda(number) => opened(Device::new_cuda(number).and_then(prepared)),
-            Self::Metal => opened(Device::new_metal(0)),
+            Self::Cuda(number) => opened(new_cuda(number)),
+            Self::Metal => opened(Device::new_metal(0).map_err(|error| error.to_string())),
             Self::Auto => {
                 let gpu = if candle_core::utils::cuda_is_available() {
                     Self::Cuda(0)
@@ -100,8 +97,8 @@ impl DeviceChoice {
                 } else {
                     return Self::Cpu.open();
                 };
-                gpu.open().or_else(|error| {
-                    let note = format!("{error}; going on with the CPU");
+                gpu.open().or_else(|UnusableDevice { problem }| {
+                    let note = format!("{problem}; going on with the CPU");
                     Ok(Opened { note: Some(note), ..Self::Cpu.open()? })
                 })
             }
@@ -110,14 +107,17 @@ impl DeviceChoice {
 }
 
 /// A GPU as training wants it.
-fn prepared(device: Device) -> candle_core::Result<Device> {
+fn new_cuda(number: usize) -> Result<Device, String> {
     #[cfg(feature = "cuda")]
-    super::cuda::prepare(&device)?;
+    super::cuda::load()?;
+    let device = Device::new_cuda(number).map_err(|error| error.to_string())?;
+    #[cfg(feature = "cuda")]
+    super::cuda::prepare(&device).map_err(|error| error.to_string())?;
     Ok(device)
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 #[cfg(test)]

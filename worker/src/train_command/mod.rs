@@ -19,7 +19,7 @@ pub use self::plan::AgainError;
 use self::plan::{Asked, Plan};
 use crate::train::checkpoint::CheckpointError;
 use crate::train::data::{Placed, Split};
-use crate::train::device::{DeviceChoice, DeviceError};
+use crate::train::device::{DeviceChoice, UnusableDevice};
 use crate::train::hyper::SettingsError;
 use crate::train::machine::machine;
 use crate::train::save::{self, SaveError};
@@ -150,7 +150,7 @@ pub enum TrainCommandError {
     Dataset(#[from] DatasetError),
     /// The device cannot be used.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(#[from] UnusableDevice),
     /// The weights to start from cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

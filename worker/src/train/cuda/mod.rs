@@ -3,6 +3,7 @@
 //! Work on a GPU runs in the order in which it is asked for, on one stream, and nothing here waits
 //! for it.
 
+mod libraries;
 mod product;
 
 use std::ffi::c_void;
@@ -12,6 +13,7 @@ use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKer
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
 
+pub(crate) use self::libraries::load;
 pub(crate) use self::product::{Matrices, multiply, multiply_rows};
 
 /// The text of each file of kernels, as the build made it.
