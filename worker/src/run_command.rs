@@ -107,20 +107,19 @@ impl RunArguments {
     /// Runs the agent until a signal ends it.
     pub fn execute(self) -> Result<ExitCode, RunError> {
         start_log(self.log_format, &self.log_level);
-        let config = self.config()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|source| RunError::System { what: "start the runtime", source })?;
-        let code = runtime.block_on(run(config));
+        let code = runtime.block_on(async { run(self.config().await?).await });
         runtime.shutdown_timeout(Duration::from_secs(1));
         code
     }
 
-    fn config(self) -> Result<Config, RunError> {
+    async fn config(self) -> Result<Config, RunError> {
         let (authority, fingerprint) = (self.ca, self.ca_fingerprint);
         let sources = Sources { token_file: self.token_file, authority, fingerprint };
-        let devices = Devices::detect(self.device, self.slots)?;
+        let devices = Devices::detect(self.device, self.slots).await?;
         Ok(Config {
             coordinator: self.coordinator,
             access: Access::read(&sources)?,
@@ -216,8 +215,8 @@ mod tests {
         Program::try_parse_from([&["run"], arguments].concat()).map(|program| program.run)
     }
 
-    #[test]
-    fn flags_become_a_configuration() {
+    #[tokio::test]
+    async fn flags_become_a_configuration() {
         let arguments = [
             "--coordinator=http://node-1:7733",
             "--slots=3",
@@ -226,7 +225,7 @@ mod tests {
             "--cache=/var/cache/x",
             "--drain-seconds=30",
         ];
-        let config = parse(&arguments).expect("good arguments").config().expect("a configuration");
+        let config = parse(&arguments).expect("good arguments").config().await.expect("a configuration");
         assert_eq!(config.coordinator, "http://node-1:7733/");
         assert_eq!(config.devices.slots.len(), 3);
         assert_eq!(config.name.as_str(), "gpu-box");

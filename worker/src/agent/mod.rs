@@ -162,7 +162,7 @@ async fn work(config: Config, shutdown: CancellationToken) -> Result<(), AgentEr
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     info!(slots = worker.slots, device = worker.device, %coordinator, "worker starts");
-    if let Some(note) = devices.note {
+    for note in devices.notes {
         warn!("{note}");
     }
     if access.exposes_token(&coordinator) {

@@ -130,7 +130,7 @@ impl Stage {
             devices: Devices {
                 slots: vec![self.device; self.slots],
                 description: "cpu (test)".to_owned(),
-                note: None,
+                notes: Vec::new(),
             },
             gpus: self.gpus.clone(),
             cache: self.folder.path().join("cache"),
